@@ -1,0 +1,1 @@
+"""gpt: given a list of messages comprising a conversation, the model returns a response."""

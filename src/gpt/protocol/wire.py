@@ -1,0 +1,207 @@
+"""HTTP as values: what the protocol asks the transport to send, and what it gets back.
+
+Nothing here waits, and nothing here knows a socket. Header names are lower case on both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+Seconds = float
+
+
+class Timeout(msgspec.Struct, frozen=True):
+    """The clocks of one attempt, in seconds; None means no limit.
+
+    `connect` covers name, connection, proxy and TLS together, `write` sending the request, `first_byte` the wait for the
+    first byte of the answer, `idle` each silence after it. A plain number where a Timeout is expected sets all but
+    `connect`. The defaults: connect and first_byte are those of the official package.
+    """
+
+    connect: Seconds | None = 5.0
+    write: Seconds | None = 30.0
+    first_byte: Seconds | None = 600.0
+    idle: Seconds | None = 120.0
+
+    @classmethod
+    def of(cls, value: Timeout | Seconds | None) -> Timeout:
+        """`value` as a Timeout: a number sets all but `connect`, None lifts all limits."""
+        if isinstance(value, Timeout):
+            return value
+        if value is None:
+            return cls(connect=None, write=None, first_byte=None, idle=None)
+        return cls(write=float(value), first_byte=float(value), idle=float(value))
+
+
+class Origin(NamedTuple):
+    """Where a server is: "http" or "https", a host name or address (IPv6 without brackets), a port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = {"http": 80, "https": 443}.get(self.scheme)
+        return f"{self.scheme}://{host}" + ("" if self.port == default else f":{self.port}")
+
+
+class HttpRequest(msgspec.Struct, frozen=True):
+    """A request: `target` is path and query. `headers` go out as given, after Host and before Content-Length.
+
+    The transport adds Host, Content-Length (when there is a body or the method is POST) and Accept-Encoding, and no other
+    header. Neither headers nor body show in repr.
+    """
+
+    method: str
+    origin: Origin
+    target: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    timeout: Timeout = Timeout()
+
+    @property
+    def url(self) -> str:
+        return f"{self.origin}{self.target}"
+
+    def __repr__(self) -> str:
+        return f"HttpRequest({self.method!r}, {self.url!r}, {len(self.body)} bytes)"
+
+
+class Headers(Mapping[str, str]):
+    """The header fields of an answer. Names match in any case; `get` joins repeated fields by ", " (RFC 9110, 5.3)."""
+
+    __slots__ = ("items_list",)
+
+    def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
+        self.items_list = [(name.lower(), value) for name, value in items]
+
+    def __getitem__(self, name: str) -> str:
+        name = name.lower()
+        found = [value for key, value in self.items_list if key == name]
+        if not found:
+            raise KeyError(name)
+        return ", ".join(found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.items_list))
+
+    def __len__(self) -> int:
+        return len(dict(self.items_list))
+
+    def __repr__(self) -> str:
+        return f"Headers({self.items_list!r})"
+
+
+class HttpResponse(msgspec.Struct, frozen=True):
+    """A whole answer. `body` is decoded from its content encoding. `elapsed` and `first_byte` are seconds since the start."""
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+    elapsed: Seconds = 0.0
+    first_byte: Seconds = 0.0
+
+    @property
+    def status_code(self) -> int:
+        """The status, by the name that `requests` gives it."""
+        return self.status
+
+    @property
+    def content(self) -> bytes:
+        """The body, by the name that `requests` gives it."""
+        return self.body
+
+    @property
+    def text(self) -> str:
+        """The body as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body read as JSON. Raises msgspec.DecodeError (a ValueError) when it is none."""
+        return msgspec.json.decode(self.body)
+
+    def __repr__(self) -> str:
+        return f"HttpResponse({self.status}, {len(self.body)} bytes)"
+
+
+class HttpStream(Protocol):
+    """An answer whose body is still coming. `close` ends the exchange at once; after the last byte it costs nothing."""
+
+    status: int
+    headers: Headers
+
+    def read(self) -> bytes:
+        """The next piece of the body, decoded; b"" at its end. Raises TransportError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class AsyncHttpStream(Protocol):
+    """HttpStream for asyncio."""
+
+    status: int
+    headers: Headers
+
+    async def read(self) -> bytes: ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """The way out. Raises TransportError and nothing else for what goes wrong on the network."""
+
+    def send(self, request: HttpRequest) -> HttpResponse:
+        """Send, and read the whole answer."""
+        ...
+
+    def open(self, request: HttpRequest) -> HttpStream:
+        """Send, and read the head of the answer."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class AsyncTransport(Protocol):
+    """Transport for asyncio; cancelling the task closes the connection at once."""
+
+    async def send(self, request: HttpRequest) -> HttpResponse: ...
+
+    async def open(self, request: HttpRequest) -> AsyncHttpStream: ...
+
+    async def close(self) -> None: ...
+
+
+class AttemptInfo(msgspec.Struct, frozen=True):
+    """One attempt of a call: what came of it, after how long, and how long the wait before it was."""
+
+    status: int | None
+    """The HTTP status; None when no answer came."""
+    reason: str
+    """"ok", or the error in a line."""
+    elapsed: Seconds
+    waited: Seconds = 0.0
+
+
+class ResponseInfo(msgspec.Struct, frozen=True):
+    """The facts of the exchange that made a value. For the model in the box, `status` is 200 and `headers` are empty."""
+
+    status: int = 200
+    headers: Headers = msgspec.field(default_factory=Headers)
+    elapsed: Seconds = 0.0
+    """From the start of the call to its last byte, attempts and waits together."""
+    first_byte: Seconds | None = None
+    """From the start of the last attempt to the first byte of its answer."""
+    attempts: tuple[AttemptInfo, ...] = ()
+    completion_tokens: int | None = None
+    model: str | None = None
+    raw: HttpResponse | None = None
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for this exchange: `x-request-id`, or Azure's `apim-request-id`."""
+        return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
