@@ -1,1 +1,67 @@
-"""gpt: given a list of messages comprising a conversation, the model returns a response."""
+"""gpt: given a list of messages comprising a conversation, the model returns a response.
+
+    from gpt import Gpt
+    print(Gpt(server_url="local:").chat.complete("Name three rivers.").text)
+
+Names load when they are asked for, so that `import gpt` costs nothing that is not used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gpt.version import __version__
+
+if TYPE_CHECKING:
+    from gpt.backend import AsyncBackend as AsyncBackend
+    from gpt.backend import Backend as Backend
+    from gpt.backend import CallOptions as CallOptions
+    from gpt.backend import in_threads as in_threads
+    from gpt.client import AsyncGpt as AsyncGpt
+    from gpt.client import Gpt as Gpt
+    from gpt.errors import *  # noqa: F403
+    from gpt.local.backend import Local as Local
+    from gpt.protocol.retry import Retry as Retry
+    from gpt.protocol.wire import Timeout as Timeout
+    from gpt.sdkconfiguration import SERVERS as SERVERS
+    from gpt.sdkconfiguration import SDKConfiguration as SDKConfiguration
+    from gpt.stream import *  # noqa: F403
+    from gpt.types import *  # noqa: F403
+
+_HOMES = {
+    "client": ("AsyncGpt", "Gpt"),
+    "backend": ("AsyncBackend", "Backend", "CallOptions", "in_threads"),
+    "local.backend": ("Local",),
+    "protocol.retry": ("Retry",),
+    "protocol.wire": ("Timeout",),
+    "sdkconfiguration": ("SERVERS", "SDKConfiguration"),
+}
+_WHOLE = ("types", "errors", "stream")
+"""Modules whose whole `__all__` is public here."""
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name.startswith("__"):
+        raise AttributeError(name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return _keep(name, getattr(import_module(f"gpt.{home}"), name))
+    for home in _WHOLE:
+        module = import_module(f"gpt.{home}")
+        if name in module.__all__:
+            return _keep(name, getattr(module, name))
+    raise AttributeError(f"module 'gpt' has no attribute {name!r}")
+
+
+def _keep(name: str, value: Any) -> Any:
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    from importlib import import_module
+
+    whole = [name for home in _WHOLE for name in import_module(f"gpt.{home}").__all__]
+    return sorted({"__version__", *whole, *(name for names in _HOMES.values() for name in names)})

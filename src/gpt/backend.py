@@ -6,16 +6,18 @@ methods will do; nothing has to be inherited. `in_threads` is the one bridge fro
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 import msgspec
 
 from gpt.protocol.wire import Seconds, Timeout
 from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
+
+if TYPE_CHECKING:
+    import asyncio
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -30,8 +32,8 @@ class CallOptions(msgspec.Struct, frozen=True):
     retry: Any = None
     headers: Mapping[str, str] | None = None
     query: Mapping[str, str] | None = None
-    cancel: threading.Event | None = None
-    """Set by another thread when nobody waits for the answer any more; a backend that blocks looks at it."""
+    cancel: Any = None
+    """A threading.Event, set by another thread when nobody waits for the answer any more; a backend that blocks looks at it."""
 
     def __repr__(self) -> str:
         return f"CallOptions(timeout={self.timeout!r}, deadline={self.deadline!r})"
@@ -86,3 +88,131 @@ class AsyncBackend(Protocol):
     async def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList: ...
 
     async def close(self) -> None: ...
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The bridge
+# --------------------------------------------------------------------------------------------------------------------
+
+MAX_THREADS = 64
+"""Calls that `in_threads` makes at a time; more wait their turn. An engine has far fewer slots."""
+
+
+def in_threads(backend: Backend) -> AsyncBackend:
+    """An AsyncBackend that makes each call of `backend` in a thread.
+
+    Cancelling the task sets `CallOptions.cancel`, at which a blocking backend stops the work; the task does not wait for it.
+    """
+    return _InThreads(backend)
+
+
+class _InThreads:
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __repr__(self) -> str:
+        return f"in_threads({self._backend!r})"
+
+    async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
+        return await self._call(self._backend.complete, request, options)
+
+    async def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
+        return await self._run(lambda: self._backend.models(options))
+
+    async def close(self) -> None:
+        await self._run(self._backend.close)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+
+    async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncChunkStream:
+        options = _cancellable(options)
+        stream = await self._call(self._backend.stream, request, options)
+        return _ThreadStream(stream, options.cancel, self._threads())
+
+    async def _call(
+        self, method: Callable[[ChatRequest, CallOptions], T], request: ChatRequest, options: CallOptions
+    ) -> T:
+        options = _cancellable(options)
+        done = False
+        try:
+            result = await self._run(lambda: method(request, options))
+            done = True
+        finally:
+            if not done:
+                options.cancel.set()
+        return result
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        import asyncio
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads(), work)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="gpt")
+        return self._pool
+
+
+def _cancellable(options: CallOptions) -> CallOptions:
+    import threading
+
+    return options if options.cancel is not None else msgspec.structs.replace(options, cancel=threading.Event())
+
+
+class _ThreadStream:
+    """One thread moves the chunks of a blocking stream into a queue of the event loop."""
+
+    def __init__(self, stream: ChunkStream, cancel: threading.Event, pool: ThreadPoolExecutor) -> None:
+        import asyncio
+
+        self._stream = stream
+        self._cancel = cancel
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[ChatCompletionChunk | BaseException | None] = asyncio.Queue()
+        self._ended = False
+        # The thread holds no reference to this object, so that dropping it ends the thread.
+        pool.submit(_pump, stream, cancel, self._loop, self._queue)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatCompletionChunk:
+        if self._ended:
+            raise StopAsyncIteration
+        item = await self._queue.get()
+        if isinstance(item, ChatCompletionChunk):
+            return item
+        self._ended = True
+        if item is None:
+            raise StopAsyncIteration
+        raise item
+
+    async def close(self) -> None:
+        self._ended = True
+        self._cancel.set()
+
+    def __del__(self) -> None:
+        self._cancel.set()
+
+
+def _pump(
+    stream: ChunkStream,
+    cancel: threading.Event,
+    loop: asyncio.AbstractEventLoop,
+    queue: asyncio.Queue[ChatCompletionChunk | BaseException | None],
+) -> None:
+    end: BaseException | None = None
+    try:
+        for chunk in stream:
+            if cancel.is_set():
+                break
+            loop.call_soon_threadsafe(queue.put_nowait, chunk)
+    except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the task that reads the stream
+        end = error
+    finally:
+        stream.close()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(queue.put_nowait, end)

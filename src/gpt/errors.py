@@ -215,6 +215,8 @@ class TransportError(GptError):
         super().__init__(message)
         self.phase = phase
         self.sent = sent
+        self.elapsed = 0.0
+        """Seconds that the attempt took before it failed."""
 
 
 class ConnectError(TransportError):

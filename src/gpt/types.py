@@ -110,8 +110,10 @@ Unset: TypeAlias = UnsetType
 # --------------------------------------------------------------------------------------------------------------------
 
 
-class Value(Struct, repr_omit_defaults=True):
-    """A value on the wire. Equal when its fields are equal."""
+class _Value:
+    """What every value can do."""
+
+    __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The value as plain dicts and lists, as it would be sent: unset fields are absent, `None` stays."""
@@ -123,7 +125,11 @@ class Value(Struct, repr_omit_defaults=True):
         return msgspec.json.encode(self)
 
 
-class Received(Value, frozen=True, omit_defaults=True):
+class Value(_Value, Struct, repr_omit_defaults=True):
+    """A value on the wire. Equal when its fields are equal."""
+
+
+class Received(_Value, Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """A value that a server made. Frozen, because the bytes that it came from do not change with it."""
 
 

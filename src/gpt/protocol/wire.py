@@ -196,12 +196,23 @@ class ResponseInfo(msgspec.Struct, frozen=True):
     """From the start of the call to its last byte, attempts and waits together."""
     first_byte: Seconds | None = None
     """From the start of the last attempt to the first byte of its answer."""
+    first_token: Seconds | None = None
+    """From the start of the last attempt to the first content; None when the answer came whole."""
     attempts: tuple[AttemptInfo, ...] = ()
     completion_tokens: int | None = None
-    model: str | None = None
+    """Tokens that the answer took, where it came in pieces."""
     raw: HttpResponse | None = None
+    """The whole HTTP answer, where there was one."""
 
     @property
     def request_id(self) -> str | None:
         """The server's name for this exchange: `x-request-id`, or Azure's `apim-request-id`."""
         return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens a second from the first to the last; None when the answer came whole or had fewer than two."""
+        if self.first_token is None or not self.completion_tokens or self.completion_tokens < 2:
+            return None
+        seconds = self.elapsed - self.first_token
+        return (self.completion_tokens - 1) / seconds if seconds > 0 else None

@@ -1,0 +1,704 @@
+"""Gpt and AsyncGpt: build a request, hand it to the backend.
+
+Both clients and all their calls come down to `_Core.request`, which makes a `ChatRequest` of what the caller wrote, and to one
+method of the backend. Nothing here knows where the answer comes from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, overload
+
+import msgspec
+
+from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, AsyncChunkStream, Backend, CallOptions, ChunkStream, in_threads
+from gpt.errors import InvalidRequestError
+from gpt.protocol.codec import history
+from gpt.protocol.retry import Retry
+from gpt.protocol.wire import Seconds, Timeout
+from gpt.types import (
+    UNSET,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatParams,
+    ChatRequest,
+    Message,
+    ModelList,
+    Unset,
+    UserMessage,
+)
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from gpt.models import operations
+    from gpt.sdkconfiguration import SDKConfiguration
+    from gpt.stream import AsyncChatStream, ChatStream
+    from gpt.utils import RetryConfig
+
+__all__ = ["AsyncGpt", "Gpt"]
+
+Prompt: TypeAlias = str | Iterable[Message] | ChatRequest | Mapping[str, Any]
+"""What a call answers: a user's text, a list of messages, or a whole request (an object or a dict)."""
+
+_LISTS = ("functions", "modalities", "stop", "tools")
+_UNSETTLED = frozenset({*_LISTS, "stream"})
+_OPTIONS = frozenset({"timeout", "deadline", "retry", "headers", "query"})
+_KNOWN = frozenset(ChatRequest.__struct_fields__) - {"extra"}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# From a call to a request
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class CallOptionParams(TypedDict, total=False):
+    """How one call is made, as keywords. `timeout` and `deadline` are in seconds."""
+
+    timeout: Timeout | Seconds | None
+    deadline: Seconds | None
+    retry: Retry | None
+    headers: Mapping[str, str] | None
+    query: Mapping[str, str] | None
+
+
+class CallParams(ChatParams, CallOptionParams, total=False):
+    """The keywords of a call: the protocol's parameters, the model, and how the call is made.
+
+    `body` holds what the protocol does not know; it goes out beside the parameters and wins over them.
+    """
+
+    model: str | None
+    body: Mapping[str, Any] | None
+
+
+class CreateParams(CallParams, total=False):
+    """The keywords of `completions.create`: those of a call, with the official package's names of three of them."""
+
+    extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, str] | None
+    extra_body: Mapping[str, Any] | None
+
+
+class _Core:
+    """What a client and its namespaces share."""
+
+    __slots__ = ("model", "options")
+
+    def __init__(self, model: str | None, options: CallOptions) -> None:
+        self.model: str | Unset = UNSET if model is None else model
+        self.options = options
+
+    def prepare(self, prompt: Prompt, params: CallParams) -> tuple[ChatRequest, CallOptions]:
+        """The request and the options of a call. Raises InvalidRequestError, and TypeError for an unknown keyword."""
+        fields: dict[str, Any] = dict(params)
+        options = self.options if _OPTIONS.isdisjoint(fields) else self.options_of(fields)
+        model = fields.pop("model", None)
+        if "body" in fields:
+            fields["extra"] = fields.pop("body") or UNSET
+        if isinstance(prompt, str):
+            fields["messages"] = [UserMessage(prompt)]
+        elif isinstance(prompt, (ChatRequest, Mapping)):
+            return self._over(prompt, fields, model), options
+        else:
+            fields["messages"] = prompt if type(prompt) is list else history(prompt)
+        if not _UNSETTLED.isdisjoint(fields):
+            _settle(fields)
+        try:
+            return ChatRequest(model=self.model if model is None else model, **fields), options
+        except TypeError:
+            raise _unknown(fields) from None
+
+    def options_of(self, fields: Any) -> CallOptions:
+        """The options of one call, over the client's. Takes them out of `fields`."""
+        given = {name: fields.pop(name) for name in _OPTIONS & fields.keys()}
+        if given.get("timeout") is not None:
+            given["timeout"] = Timeout.of(given["timeout"])
+        return msgspec.structs.replace(
+            self.options, **{name: value for name, value in given.items() if value is not None}
+        )
+
+    def _over(
+        self, request: ChatRequest | Mapping[str, Any], fields: dict[str, Any], model: str | None
+    ) -> ChatRequest:
+        """A copy of the caller's request with the call's own parameters over it."""
+        if not isinstance(request, ChatRequest):
+            request = _from_dict(request)
+        if request.stream:
+            raise _not_streamed()
+        _settle(fields)
+        if model is not None:
+            fields["model"] = model
+        elif request.model is UNSET:
+            fields["model"] = self.model
+        if fields.get("extra") and request.extra:
+            fields["extra"] = {**request.extra, **fields["extra"]}
+        if type(request.messages) is not list:
+            fields["messages"] = history(request.messages)
+        try:
+            return msgspec.structs.replace(request, **fields)
+        except TypeError:
+            raise _unknown(fields) from None
+
+
+def _settle(fields: dict[str, Any]) -> None:
+    """Read generators to their end, and refuse `stream`."""
+    for name in _LISTS:
+        value = fields.get(name)
+        if value is not None and not isinstance(value, (str, list, tuple, Unset, Mapping)):
+            fields[name] = list(value)
+    if fields.pop("stream", None):
+        raise _not_streamed()
+
+
+def _not_streamed() -> InvalidRequestError:
+    return InvalidRequestError(
+        "stream: this call gives a whole completion; use chat.stream(...) for events, or "
+        "chat.completions.create(stream=True) for raw chunks",
+        param="stream",
+    )
+
+
+def _from_dict(request: Mapping[str, Any]) -> ChatRequest:
+    """A request that came as a dict. What the protocol does not know is sent as it is."""
+    if "messages" not in request:
+        what = "a single message: put it in a list" if "role" in request else "a request needs them"
+        raise InvalidRequestError(f"messages: missing in the dict; {what}", param="messages")
+    extra = {name: value for name, value in request.items() if name not in _KNOWN}
+    known = {name: value for name, value in request.items() if name in _KNOWN}
+    return ChatRequest(**known, extra=extra or UNSET)
+
+
+def _unknown(fields: Mapping[str, Any]) -> TypeError:
+    """The error for a keyword that no call takes, with the one that was probably meant."""
+    import difflib
+
+    name = next(name for name in fields if name not in _KNOWN and name != "extra")
+    near = difflib.get_close_matches(name, sorted(_KNOWN | _OPTIONS), 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"to send it all the same, pass body={{{name!r}: ...}}"
+    return TypeError(f"unknown parameter {name!r}; {hint}")
+
+
+def _envelope(completion: ChatCompletion) -> operations.CreateChatCompletionResponse:
+    """The seed's envelope round a completion."""
+    from gpt.models.operations import CreateChatCompletionResponse
+
+    info = completion.info
+    return CreateChatCompletionResponse(
+        content_type=info.headers.get("content-type", "application/json") if info else "application/json",
+        status_code=info.status if info else 200,
+        create_chat_completion_response=completion,
+        raw_response=info.raw if info else None,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Construction
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class ClientSettings(TypedDict, total=False):
+    """The settings of both clients, as keywords. `timeout` (per attempt) and `deadline` (per call) are in seconds."""
+
+    base_url: str | None
+    model: str | None
+    timeout: Timeout | Seconds | None
+    deadline: Seconds | None
+    max_retries: int | None
+    retry: Retry | None
+    headers: Mapping[str, str] | None
+    query: Mapping[str, str] | None
+    organization: str | None
+    project: str | None
+
+
+class BlockingClientSettings(ClientSettings, total=False):
+    """The settings of `Gpt`."""
+
+    backend: Backend | None
+    api_key: str | Callable[[], str] | None
+
+
+class AsyncClientSettings(ClientSettings, total=False):
+    """The settings of `AsyncGpt`."""
+
+    backend: AsyncBackend | Backend | None
+    api_key: str | Callable[[], str] | Callable[[], Awaitable[str]] | None
+
+
+_SETTINGS = frozenset(BlockingClientSettings.__optional_keys__)
+
+
+class _Setup(msgspec.Struct):
+    """The arguments of both clients, checked."""
+
+    core: _Core
+    backend: Any = None
+    endpoint: Any = None
+    local_url: str | None = None
+
+
+def _set_up(
+    api_key_auth: Any,
+    server_idx: int | None,
+    server_url: str | None,
+    url_params: Mapping[str, str] | None,
+    client: Any,
+    retry_config: RetryConfig | None,
+    settings: Mapping[str, Any],
+) -> _Setup:
+    """Settle which of two names was used, and what answers. Raises InvalidRequestError."""
+    for name in settings:
+        if name not in _SETTINGS:
+            raise TypeError(f"unknown setting {name!r}; there are {', '.join(sorted(_SETTINGS))}")
+    of = settings.get
+    key = _one_of("api_key_auth", api_key_auth, "api_key", of("api_key"))
+    url = _one_of("server_url", server_url, "base_url", of("base_url"))
+    policy = _policy(of("retry"), of("max_retries"), retry_config)
+    model, timeout, deadline = of("model"), of("timeout"), of("deadline")
+    options = DEFAULT_OPTIONS if deadline is None else CallOptions(deadline=deadline)
+    backend = of("backend")
+    if backend is not None:
+        given = {"api_key": key, "server_url": url, "server_idx": server_idx, "client": client}
+        given |= {name: of(name) for name in ("headers", "query", "organization", "project")}
+        for name, value in given.items():
+            if value is not None:
+                raise InvalidRequestError(f"{name}: has no meaning beside backend=, which answers by itself", param=name)
+        if timeout is not None or policy is not None:
+            options = CallOptions(timeout=None if timeout is None else Timeout.of(timeout), deadline=deadline, retry=policy)
+        return _Setup(_Core(model, options), backend=backend)
+    if url is None and server_idx is not None:
+        from gpt.sdkconfiguration import SERVERS
+
+        if not 0 <= server_idx < len(SERVERS):
+            raise InvalidRequestError(
+                f"server_idx: {server_idx} is not among the {len(SERVERS)} servers (0 to {len(SERVERS) - 1})",
+                param="server_idx",
+            )
+        url = SERVERS[server_idx]
+    if url is not None and url_params:
+        for name, value in url_params.items():
+            url = url.replace("{" + name + "}", value)
+    if url is None:
+        url = os.environ.get("OPENAI_BASE_URL", "").strip() or None
+    if url is not None and url.startswith("local:"):
+        return _Setup(_Core(model, options), local_url=url)
+    from gpt.remote.backend import endpoint
+
+    made = endpoint(
+        url,
+        key,
+        organization=of("organization"),
+        project=of("project"),
+        headers=of("headers"),
+        query=of("query"),
+        timeout=timeout,
+        retry=policy,
+    )
+    return _Setup(_Core(model, options), endpoint=made)
+
+
+def _one_of(first_name: str, first: Any, second_name: str, second: Any) -> Any:
+    if first is not None and second is not None:
+        raise InvalidRequestError(f"{first_name} and {second_name} are two names of one thing; give one", param=second_name)
+    return second if first is None else first
+
+
+def _policy(retry: Retry | None, max_retries: int | None, retry_config: RetryConfig | None) -> Retry | None:
+    given = [value for value in (retry, max_retries, retry_config) if value is not None]
+    if len(given) > 1:
+        raise InvalidRequestError("retry, max_retries and retry_config are ways to say one thing; give one", param="retry")
+    if max_retries is not None:
+        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+            raise InvalidRequestError(f"max_retries: expected an int from 0, got {max_retries!r}", param="max_retries")
+        return Retry(attempts=1 + max_retries)
+    if retry_config is not None:
+        from gpt.utils import policy
+
+        return policy(retry_config)
+    return retry
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Blocking
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class Gpt:
+    """A client: asks a model, wherever it is.
+
+    Without arguments it asks the server that OPENAI_BASE_URL names, else the hosted service, with OPENAI_API_KEY.
+    `server_url="local:"` asks the model in the box, `backend=` any Backend. `api_key=""` means no key, None the environment's.
+    The first six parameters are the seed's; `api_key` and `base_url` are other names of the first and third. Seconds
+    throughout: `timeout` per attempt, `deadline` for a whole call. May be shared by threads. Raises InvalidRequestError.
+    """
+
+    def __init__(
+        self,
+        api_key_auth: str | Callable[[], str] | None = None,
+        server_idx: int | None = None,
+        server_url: str | None = None,
+        url_params: Mapping[str, str] | None = None,
+        client: Any = None,
+        retry_config: RetryConfig | None = None,
+        **settings: Unpack[BlockingClientSettings],
+    ) -> None:
+        setup = _set_up(api_key_auth, server_idx, server_url, url_params, client, retry_config, settings)
+        self.backend: Backend = _blocking_backend(setup, client)
+        self.chat = Chat(setup.core, self.backend)
+        self.models = Models(setup.core, self.backend)
+
+    def __repr__(self) -> str:
+        return f"Gpt(backend={self.backend!r})"
+
+    @property
+    def sdk_configuration(self) -> SDKConfiguration:
+        """The seed's view of the client's settings."""
+        from gpt.sdkconfiguration import configuration
+
+        return configuration(self.backend)
+
+    def close(self) -> None:
+        """Free connections, or the engine. A backend that the caller made is closed too."""
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _blocking_backend(setup: _Setup, client: Any) -> Backend:
+    if setup.backend is not None:
+        if not isinstance(setup.backend, Backend):
+            raise InvalidRequestError(
+                f"backend: {type(setup.backend).__name__} has not the methods complete, stream, models, close", param="backend"
+            )
+        own: Backend = setup.backend
+        return own
+    if setup.local_url is not None:
+        from gpt.local.backend import Local
+
+        return Local.from_url(setup.local_url)
+    from gpt.remote.backend import RemoteBackend
+
+    transport = None
+    if client is not None:
+        from gpt.remote.adapters import adapt
+
+        transport = adapt(client)
+    return RemoteBackend(setup.endpoint, transport)
+
+
+class Models:
+    """`client.models`."""
+
+    def __init__(self, core: _Core, backend: Backend) -> None:
+        self._core = core
+        self._backend = backend
+
+    def list(self, **options: Unpack[CallOptionParams]) -> ModelList:
+        """The models that the server offers. Raises GptError."""
+        return self._backend.models(self._core.options_of(options))
+
+
+class Chat:
+    """`client.chat`: conversations in, answers out."""
+
+    def __init__(self, core: _Core, backend: Backend) -> None:
+        self._core = core
+        self._backend = backend
+        self.completions = Completions(core, backend)
+
+    def complete(self, messages: Prompt, **params: Unpack[CallParams]) -> ChatCompletion:
+        """The model's answer to `messages`; `choices` has `n` items.
+
+        `body` holds what the protocol does not know; it goes out beside the parameters and wins over them. Raises GptError:
+        InvalidRequestError before sending, ResponseError for an answered failure, TransportError when no answer came; and
+        TypeError for an unknown keyword.
+        """
+        request, options = self._core.prepare(messages, params)
+        return self._backend.complete(request, options)
+
+    def stream(self, messages: Prompt, **params: Unpack[CallParams]) -> ChatStream:
+        """The same answer as events while it is made. Nothing is sent before the block is entered or the first event read.
+
+        Raises as `complete` does; a stream that breaks off raises StreamTruncatedError with what had arrived.
+        """
+        from gpt.stream import ChatStream
+
+        request, options = self._core.prepare(messages, params)
+        backend = self._backend
+        return ChatStream(lambda: backend.stream(request, options))
+
+    def create_chat_completion(
+        self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]
+    ) -> operations.CreateChatCompletionResponse:
+        """The seed's call: a request object in, the answer in an envelope out. Raises as `complete` does."""
+        return _envelope(self.complete(_whole_request(request), **options))
+
+
+def _whole_request(request: object) -> ChatRequest | Mapping[str, Any]:
+    if not isinstance(request, (ChatRequest, Mapping)):
+        raise InvalidRequestError(
+            f"request: expected a CreateChatCompletionRequest, got {type(request).__name__}", param="request"
+        )
+    return request
+
+
+class Completions:
+    """`client.chat.completions`: the official package's names."""
+
+    def __init__(self, core: _Core, backend: Backend) -> None:
+        self._core = core
+        self._backend = backend
+
+    @overload
+    def create(
+        self,
+        *,
+        messages: Iterable[Message],
+        stream: Literal[False] | Unset | None = UNSET,
+        **params: Unpack[CreateParams],
+    ) -> ChatCompletion: ...
+
+    @overload
+    def create(
+        self,
+        *,
+        messages: Iterable[Message],
+        stream: Literal[True],
+        **params: Unpack[CreateParams],
+    ) -> ChunkIterator: ...
+
+    def create(
+        self,
+        *,
+        messages: Iterable[Message],
+        stream: bool | Unset | None = UNSET,
+        **params: Unpack[CreateParams],
+    ) -> ChatCompletion | ChunkIterator:
+        """The model's answer, as `chat.complete` gives it; with `stream=True`, its raw chunks. Raises as `complete` does."""
+        request, options = self._core.prepare(messages, _official(params))
+        if stream is True:
+            return ChunkIterator(self._backend.stream(request, options))
+        if stream is not UNSET:
+            request.stream = stream
+        return self._backend.complete(request, options)
+
+
+def _official(params: CreateParams) -> CallParams:
+    """The official package's names of three options, as ours."""
+    settled: dict[str, Any] = dict(params)
+    for name in ("headers", "query", "body"):
+        official = settled.pop(f"extra_{name}", None)
+        if official is not None:
+            settled[name] = _one_of(name, settled.get(name), f"extra_{name}", official)
+    return settled  # type: ignore[return-value]
+
+
+class ChunkIterator:
+    """Raw chunks: an iterator and a context manager. Leaving the block, or `close`, stops the answer."""
+
+    def __init__(self, chunks: ChunkStream) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[ChatCompletionChunk]:
+        return self
+
+    def __next__(self) -> ChatCompletionChunk:
+        return next(self._chunks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the answer and free what it held."""
+        self._chunks.close()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# On asyncio
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class AsyncGpt:
+    """Gpt for asyncio: the same names, awaited. `backend` may be an AsyncBackend, or a Backend, which then runs in threads."""
+
+    def __init__(
+        self,
+        api_key_auth: str | Callable[[], str] | Callable[[], Awaitable[str]] | None = None,
+        server_idx: int | None = None,
+        server_url: str | None = None,
+        url_params: Mapping[str, str] | None = None,
+        client: Any = None,
+        retry_config: RetryConfig | None = None,
+        **settings: Unpack[AsyncClientSettings],
+    ) -> None:
+        setup = _set_up(api_key_auth, server_idx, server_url, url_params, client, retry_config, settings)
+        self.backend: AsyncBackend = _async_backend(setup, client)
+        self.chat = AsyncChat(setup.core, self.backend)
+        self.models = AsyncModels(setup.core, self.backend)
+
+    def __repr__(self) -> str:
+        return f"AsyncGpt(backend={self.backend!r})"
+
+    @property
+    def sdk_configuration(self) -> SDKConfiguration:
+        """The seed's view of the client's settings."""
+        from gpt.sdkconfiguration import configuration
+
+        return configuration(self.backend)
+
+    async def close(self) -> None:
+        """Free connections, or the engine. A backend that the caller made is closed too."""
+        await self.backend.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _async_backend(setup: _Setup, client: Any) -> AsyncBackend:
+    if setup.backend is not None:
+        import inspect
+
+        if not isinstance(setup.backend, AsyncBackend):
+            raise InvalidRequestError(
+                f"backend: {type(setup.backend).__name__} has not the methods complete, stream, models, close", param="backend"
+            )
+        # The two protocols have the same names; what tells them apart is whether `complete` is awaited.
+        backend: Any = setup.backend
+        return backend if inspect.iscoroutinefunction(backend.complete) else in_threads(backend)  # type: ignore[no-any-return]
+    if setup.local_url is not None:
+        from gpt.local.backend import Local
+
+        return in_threads(Local.from_url(setup.local_url))
+    from gpt.remote.backend import AsyncRemoteBackend
+
+    transport = None
+    if client is not None:
+        from gpt.remote.adapters import aadapt
+
+        transport = aadapt(client)
+    return AsyncRemoteBackend(setup.endpoint, transport)
+
+
+class AsyncModels:
+    """`client.models`, awaited."""
+
+    def __init__(self, core: _Core, backend: AsyncBackend) -> None:
+        self._core = core
+        self._backend = backend
+
+    async def list(self, **options: Unpack[CallOptionParams]) -> ModelList:
+        """The models that the server offers. Raises GptError."""
+        return await self._backend.models(self._core.options_of(options))
+
+
+class AsyncChat:
+    """`client.chat`, awaited."""
+
+    def __init__(self, core: _Core, backend: AsyncBackend) -> None:
+        self._core = core
+        self._backend = backend
+        self.completions = AsyncCompletions(core, backend)
+
+    async def complete(self, messages: Prompt, **params: Unpack[CallParams]) -> ChatCompletion:
+        """The model's answer to `messages`; see `Chat.complete`. Cancelling the task stops the work at the other end."""
+        request, options = self._core.prepare(messages, params)
+        return await self._backend.complete(request, options)
+
+    def stream(self, messages: Prompt, **params: Unpack[CallParams]) -> AsyncChatStream:
+        """The same answer as events while it is made; see `Chat.stream`. Not awaited: `async with`."""
+        from gpt.stream import AsyncChatStream
+
+        request, options = self._core.prepare(messages, params)
+        backend = self._backend
+        return AsyncChatStream(lambda: backend.stream(request, options))
+
+    async def create_chat_completion(
+        self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]
+    ) -> operations.CreateChatCompletionResponse:
+        """The seed's call: a request object in, the answer in an envelope out. Raises as `Chat.complete` does."""
+        return _envelope(await self.complete(_whole_request(request), **options))
+
+
+class AsyncCompletions:
+    """`client.chat.completions`, awaited."""
+
+    def __init__(self, core: _Core, backend: AsyncBackend) -> None:
+        self._core = core
+        self._backend = backend
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Iterable[Message],
+        stream: Literal[False] | Unset | None = UNSET,
+        **params: Unpack[CreateParams],
+    ) -> ChatCompletion: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Iterable[Message],
+        stream: Literal[True],
+        **params: Unpack[CreateParams],
+    ) -> AsyncChunkIterator: ...
+
+    async def create(
+        self,
+        *,
+        messages: Iterable[Message],
+        stream: bool | Unset | None = UNSET,
+        **params: Unpack[CreateParams],
+    ) -> ChatCompletion | AsyncChunkIterator:
+        """The model's answer; with `stream=True`, its raw chunks. See `Completions.create`."""
+        request, options = self._core.prepare(messages, _official(params))
+        if stream is True:
+            return AsyncChunkIterator(await self._backend.stream(request, options))
+        if stream is not UNSET:
+            request.stream = stream
+        return await self._backend.complete(request, options)
+
+
+class AsyncChunkIterator:
+    """Raw chunks: an async iterator and an async context manager. Leaving the block, or `close`, stops the answer."""
+
+    def __init__(self, chunks: AsyncChunkStream) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
+        return self
+
+    async def __anext__(self) -> ChatCompletionChunk:
+        return await anext(self._chunks)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop the answer and free what it held."""
+        await self._chunks.close()

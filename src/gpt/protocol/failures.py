@@ -1,0 +1,246 @@
+"""Which error an answer is: a failure by status, or a success that is none.
+
+The status decides first. Within a status, and for failures that hide behind status 200, the server's own words decide:
+`code` and `type` where it gives them, else the wording of the message. The wordings are data, one row each with the
+servers that use it; the first row that fits wins.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gpt.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ContentPolicyError,
+    ContextLengthError,
+    MalformedResponseError,
+    ModelNotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    QuotaError,
+    RateLimitError,
+    ResponseError,
+    ServerError,
+    UnsupportedParameterError,
+)
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse
+
+_BY_STATUS: dict[int, type[ResponseError]] = {
+    401: AuthenticationError,
+    402: QuotaError,
+    403: PermissionDeniedError,
+    404: BadRequestError,
+    407: PermissionDeniedError,
+    429: RateLimitError,
+    503: OverloadedError,
+    529: OverloadedError,
+}
+
+
+class Wording(NamedTuple):
+    """Answers of these statuses whose code, type or message match are `error`. An empty tuple means any status."""
+
+    error: type[ResponseError]
+    statuses: tuple[int, ...]
+    pattern: re.Pattern[str]
+    used_by: str
+
+
+def _words(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+WORDINGS: tuple[Wording, ...] = (
+    Wording(QuotaError, (429, 403, 402, 200), _words(r"insufficient_quota|exceeded your current quota"), "hosted, Azure"),
+    Wording(QuotaError, (402, 200), _words(r"insufficient (credits|balance)"), "OpenRouter, DeepSeek"),
+    Wording(ContextLengthError, (), _words(r"context_length_exceeded|exceed_context_size"), "hosted, Azure, llama.cpp"),
+    Wording(ContextLengthError, (), _words(r"maximum context length|exceeds? the available context size"), "vLLM, llama.cpp"),
+    Wording(ContextLengthError, (), _words(r"ContextWindowExceeded|prompt is too long"), "LiteLLM"),
+    Wording(ContentPolicyError, (), _words(r"content_policy_violation|content_filter|ResponsibleAIPolicy"), "hosted, Azure"),
+    Wording(ModelNotFoundError, (400, 404, 200), _words(r"model_not_found|DeploymentNotFound"), "hosted, Azure"),
+    Wording(ModelNotFoundError, (400, 404, 200), _words(r"the model .* does not exist|model .* not found"), "vLLM, Ollama"),
+    Wording(ModelNotFoundError, (400, 404, 200), _words(r"not a valid model id|no endpoints found"), "OpenRouter"),
+    Wording(UnsupportedParameterError, (400, 422), _words(r"unsupported_(parameter|value)|unsupported parameter"), "hosted"),
+    Wording(UnsupportedParameterError, (400, 422), _words(r"UnsupportedParamsError|extra inputs are not permitted"), "LiteLLM, TGI"),
+    Wording(AuthenticationError, (400, 200), _words(r"invalid_api_key|invalid api key"), "hosted, gateways"),
+    Wording(OverloadedError, (), _words(r"overloaded|server is busy|loading model"), "hosted, TGI, llama.cpp"),
+    Wording(RateLimitError, (200,), _words(r"rate_limit_exceeded|rate limit"), "OpenRouter"),
+)
+
+_CONTEXT_NUMBERS = (
+    # vLLM and the hosted service: "maximum context length is 4096 tokens. However, you requested 5000 tokens"
+    _words(r"maximum context length is (?P<limit>\d+) tokens.*?(?:requested|resulted in) (?:about )?(?P<requested>\d+)"),
+    # llama.cpp: "the request (5000 tokens) exceeds the available context size (4096 tokens)"
+    _words(r"request \((?P<requested>\d+) tokens\) exceeds the available context size \((?P<limit>\d+) tokens\)"),
+)
+
+
+def failure(response: HttpResponse, request: HttpRequest) -> ResponseError:
+    """The error that an answered failure is, not raised.
+
+    Covers every status but 200, and the body of a 200 that is an error in disguise.
+    """
+    words = _server_words(response.body)
+    kind = _kind(response.status, words)
+    details: dict[str, Any] = {
+        "code": words.code,
+        "type": words.type,
+        "param": words.param,
+        "request_id": response.headers.get("x-request-id"),
+        "retry_after": retry_after(response.headers),
+    }
+    if issubclass(kind, ContextLengthError):
+        details |= _context_numbers(words)
+    text = words.message or f"{request.origin} answered with an error"
+    hint = _hint(response, request, kind, words)
+    message = f"{text} ({request.method} {request.url}, {response.elapsed:.2f} s)" + (f"; {hint}" if hint else "")
+    return kind(message, response.status, response.text, response, **details)
+
+
+def malformed(response: HttpResponse, request: HttpRequest, reason: str) -> ResponseError:
+    """The error that a 200 without a completion is: the one it disguises, else MalformedResponseError."""
+    if _server_words(response.body).is_error:
+        return failure(response, request)
+    start = response.body[:200].decode("utf-8", "replace").strip()
+    content_type = response.headers.get("content-type", "no content type")
+    hint = _hint(response, request, MalformedResponseError, _server_words(response.body))
+    return MalformedResponseError(
+        f"{request.origin} sent no chat completion: {reason} ({request.method} {request.url}, {content_type}"
+        f", begins {start!r})" + (f"; {hint}" if hint else ""),
+        response.status,
+        response.text,
+        response,
+        request_id=response.headers.get("x-request-id"),
+    )
+
+
+def is_error(body: bytes) -> bool:
+    """Whether a body is an error in one of the known spellings, whatever its status."""
+    return _server_words(body).is_error
+
+
+def _kind(status: int, words: ServerWords) -> type[ResponseError]:
+    said = " ".join(part for part in (words.code, words.type, words.message) if part)
+    for row in WORDINGS:
+        if (not row.statuses or status in row.statuses) and row.pattern.search(said):
+            return row.error
+    if status == 404 and words.param == "model":
+        return ModelNotFoundError
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= 500:
+        return ServerError
+    return BadRequestError if status >= 400 else MalformedResponseError if status < 300 else ResponseError
+
+
+def _hint(response: HttpResponse, request: HttpRequest, kind: type[ResponseError], words: ServerWords) -> str:
+    """What to try; "" when the server's words say enough."""
+    html = response.headers.get("content-type", "").startswith("text/html") or response.body.lstrip()[:1] == b"<"
+    path = request.target.partition("?")[0]
+    if (html or (response.status == 404 and kind is BadRequestError)) and "/v1/" not in path:
+        return f"the base URL probably needs /v1: {request.origin}/v1"
+    if html or (response.status == 404 and kind is BadRequestError):
+        return "is this the address of a chat-completions server?"
+    if kind is AuthenticationError and not any(name.lower() == "authorization" for name, _ in request.headers):
+        return "no key was sent: set OPENAI_API_KEY or pass api_key="
+    if 300 <= response.status < 400:
+        return f"redirects are not followed; it points to {response.headers.get('location', 'nowhere')}"
+    return ""
+
+
+class ServerWords(NamedTuple):
+    """What a server says of its failure, as far as it does."""
+
+    message: str = ""
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+    is_error: bool = False
+    raw: dict[str, Any] | None = None
+
+
+def _server_words(body: bytes) -> ServerWords:
+    """The words in an error body, in the spellings met in the wild.
+
+    `{"error": {...}}` is the standard; `{"error": "text"}` Ollama's; a bare `{"object": "error", "message": ...}` older
+    vLLM's; `{"detail": ...}` FastAPI's; `{"message": ...}` gateways'.
+    """
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ServerWords()
+    if isinstance(document, list) and document and isinstance(document[0], dict):
+        document = document[0]
+    if not isinstance(document, dict):
+        return ServerWords()
+    error = document.get("error")
+    if isinstance(error, str) and error:
+        return ServerWords(error, is_error=True, raw=document)
+    if isinstance(error, dict):
+        return _from_object(error)
+    if document.get("object") == "error":
+        return _from_object(document)
+    for name in ("detail", "message"):
+        said = document.get(name)
+        if said:
+            return ServerWords(said if isinstance(said, str) else msgspec.json.encode(said).decode(), raw=document)
+    return ServerWords(raw=document)
+
+
+def _from_object(error: dict[str, Any]) -> ServerWords:
+    def text(name: str) -> str | None:
+        value = error.get(name)
+        return None if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+    return ServerWords(text("message") or "", text("code"), text("type"), text("param"), True, error)
+
+
+def _context_numbers(words: ServerWords) -> dict[str, int | None]:
+    raw = words.raw or {}
+    numbers = {"requested": raw.get("n_prompt_tokens"), "limit": raw.get("n_ctx")}  # llama.cpp gives them as fields
+    if all(isinstance(number, int) for number in numbers.values()):
+        return numbers
+    for pattern in _CONTEXT_NUMBERS:
+        if found := pattern.search(words.message):
+            return {name: int(number) for name, number in found.groupdict().items()}
+    return {}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Retry-After
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def retry_after(headers: Headers) -> float | None:
+    """Seconds that the server asks to wait, never negative; None when it does not say or not in a known form.
+
+    Three spellings: `retry-after-ms` (hosted service), `retry-after` in seconds, and as a date (RFC 9110, 10.2.3). A date is
+    taken against the answer's own `date`, so that the two clocks need not agree.
+    """
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after", "")
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    from email.utils import parsedate_to_datetime  # heavy, and dates are rare
+
+    try:
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
+    except (TypeError, ValueError):  # no date, or one with a time zone and one without
+        return None
+    return max(0.0, wait.total_seconds())
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return max(0.0, number) if math.isfinite(number) else None

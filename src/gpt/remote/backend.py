@@ -1,0 +1,328 @@
+"""The remote service as a Backend, blocking and on asyncio.
+
+`Endpoint` knows where the server is and what goes along with each request; it is shared by both. "Hosted" means exactly the
+service's own origin, by https. The environment's key goes only there, or to the server that the environment itself names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Self, TypeAlias
+
+import msgspec
+
+from gpt.backend import DEFAULT_OPTIONS, CallOptions
+from gpt.errors import InvalidRequestError
+from gpt.protocol import flow
+from gpt.protocol.codec import encode_request
+from gpt.protocol.failures import failure
+from gpt.protocol.retry import Retry
+from gpt.protocol.stream import ChunkDecoder
+from gpt.protocol.wire import (
+    AsyncHttpStream,
+    AsyncTransport,
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    HttpStream,
+    Origin,
+    Timeout,
+    Transport,
+)
+from gpt.remote.drive import arun, run
+from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
+from gpt.version import __version__
+
+HOSTED = "https://api.openai.com/v1"
+"""The hosted service, as the seed's `SERVERS` has it."""
+
+Key: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
+
+
+def _draw() -> float:
+    import random  # at the first failure, not before
+
+    return random.random()  # noqa: S311 - jitter, not a secret
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where the server is, and what goes along with each request. Keys and headers do not show in repr."""
+
+    origin: Origin
+    path: str
+    query: str = ""
+    api_key: Key = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout: Timeout = Timeout()
+    retry: Retry = Retry()
+
+    def __repr__(self) -> str:
+        return f"Endpoint({str(self.origin) + self.path!r})"
+
+    def request(self, method: str, path: str, body: bytes, options: CallOptions, key: str) -> HttpRequest:
+        """The request for `path` below the base URL. Raises InvalidRequestError where a key is needed and there is none."""
+        headers = self.headers
+        if key:
+            headers = (("authorization", key), *headers)
+        elif self.origin == _HOSTED_ORIGIN:
+            raise InvalidRequestError(
+                "no API key for the hosted service: set OPENAI_API_KEY or pass api_key=; or answer without a key, by the "
+                'model in the box with server_url="local:" or by a server of your own with server_url="http://..."',
+                param="api_key",
+            )
+        if options.headers:
+            given = {name.lower(): value for name, value in options.headers.items()}
+            headers = (*((name, value) for name, value in headers if name not in given), *given.items())
+        query = self.query
+        if options.query:
+            from urllib.parse import urlencode
+
+            query = "&".join(part for part in (query, urlencode(dict(options.query))) if part)
+        target = f"{self.path}{path}?{query}" if query else self.path + path
+        return HttpRequest(method, self.origin, target, headers, body, options.timeout or self.timeout)
+
+
+_HOSTED_ORIGIN = Origin("https", "api.openai.com", 443)
+
+
+def parse_url(url: str) -> tuple[Origin, str, str]:
+    """The origin, the path without a trailing "/" and the query of a base URL. Raises InvalidRequestError."""
+    from urllib.parse import urlsplit
+
+    def refused(why: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f'server_url: {why}; it looks like "http://127.0.0.1:8080/v1", or "local:" for the model in the box',
+            param="server_url",
+        )
+
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError as error:
+        raise refused(str(error)) from error
+    if parts.username is not None or parts.password is not None:
+        raise refused("a URL must not carry a password; pass api_key= or headers=")
+    if parts.scheme not in ("http", "https"):
+        raise refused(f"{url!r} does not begin with http:// or https://")
+    if not parts.hostname:
+        raise refused(f"{url!r} names no host")
+    host = parts.hostname
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError as error:
+            raise refused(f"{host!r} is no host name") from error
+    return Origin(parts.scheme, host, port or (443 if parts.scheme == "https" else 80)), parts.path.rstrip("/"), parts.query
+
+
+def endpoint(
+    server_url: str | None = None,
+    api_key: Key | None = None,
+    *,
+    organization: str | None = None,
+    project: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    query: Mapping[str, str] | None = None,
+    timeout: Timeout | float | None = None,
+    retry: Retry | None = None,
+) -> Endpoint:
+    """The Endpoint for these arguments and the environment (OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_ORG_ID,
+    OPENAI_PROJECT_ID). Raises InvalidRequestError."""
+    named = os.environ.get("OPENAI_BASE_URL", "").strip() or HOSTED
+    origin, path, own_query = parse_url(server_url or named)
+    if api_key is None and (origin == _HOSTED_ORIGIN or (not named.startswith("local:") and origin == parse_url(named)[0])):
+        api_key = os.environ.get("OPENAI_API_KEY", "").strip()
+        organization = organization or os.environ.get("OPENAI_ORG_ID")
+        project = project or os.environ.get("OPENAI_PROJECT_ID")
+    sent = {"accept": "application/json", "content-type": "application/json", "user-agent": f"gpt-in-the-box/{__version__}"}
+    if organization:
+        sent["openai-organization"] = organization
+    if project:
+        sent["openai-project"] = project
+    sent |= {name.lower(): value for name, value in (headers or {}).items()}
+    if query:
+        from urllib.parse import urlencode
+
+        own_query = "&".join(part for part in (own_query, urlencode(dict(query))) if part)
+    return Endpoint(
+        origin,
+        path,
+        own_query,
+        api_key or "",
+        tuple(sent.items()),
+        Timeout() if timeout is None else Timeout.of(timeout),
+        retry or Retry(),
+    )
+
+
+def bearer(key: str) -> str:
+    """The Authorization value for a key; one that already begins with "bearer " is sent unchanged, as in the seed."""
+    if not key:
+        return ""
+    if not key.isascii() or not key.isprintable():
+        # The transport would refuse it too, but its error would show the key.
+        raise InvalidRequestError("api_key: it has a line break or another character that no key has", param="api_key")
+    return key if key[:7].lower() == "bearer " else f"Bearer {key}"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Blocking
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class RemoteBackend:
+    """Answers by a server that speaks the protocol."""
+
+    def __init__(self, endpoint: Endpoint, transport: Transport | None = None) -> None:
+        self.endpoint = endpoint
+        if transport is None:
+            from gpt.remote.http.blocking import HttpTransport
+
+            transport = HttpTransport()
+        self.transport = transport
+
+    def __repr__(self) -> str:
+        return f"RemoteBackend({self.endpoint!r})"
+
+    def _key(self) -> str:
+        key = self.endpoint.api_key
+        if not isinstance(key, str):
+            given = key()
+            if not isinstance(given, str):
+                raise InvalidRequestError(
+                    f"api_key: the function must give a string, it gave {type(given).__name__}", param="api_key"
+                )
+            key = given
+        return bearer(key)
+
+    def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
+        body = encode_request(request)
+        asked = self.endpoint.request("POST", "/chat/completions", body, options, self._key())
+        return run(flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw), self.transport)
+
+    def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
+        asked = self.endpoint.request("GET", "/models", b"", options, self._key())
+        return run(flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw), self.transport)
+
+    def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
+        request = msgspec.structs.replace(request, stream=True)
+        asked = self.endpoint.request("POST", "/chat/completions", encode_request(request), options, self._key())
+        stream = self.transport.open(asked)
+        if stream.status != 200:
+            body = b"".join(iter(stream.read, b""))
+            raise failure(HttpResponse(stream.status, stream.headers, body), asked)
+        return Stream(stream, asked)
+
+    def close(self) -> None:
+        self.transport.close()
+
+
+class Stream:
+    """Chunks as a server sends them."""
+
+    def __init__(self, stream: HttpStream, request: HttpRequest) -> None:
+        self._stream = stream
+        self._decoder = ChunkDecoder(stream.headers, request)
+        self._waiting: list[ChatCompletionChunk] = []  # in reverse, so that taking one is cheap
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields of the answer."""
+        return self._stream.headers
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ChatCompletionChunk:
+        while not self._waiting:
+            if self._decoder.done:
+                self.close()
+                raise StopIteration
+            piece = self._stream.read()
+            self._waiting = (self._decoder.feed(piece) if piece else self._decoder.end())[::-1]
+        return self._waiting.pop()
+
+    def close(self) -> None:
+        """Stop the answer and free the connection."""
+        self._stream.close()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# On asyncio
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class AsyncRemoteBackend:
+    """Answers by a server that speaks the protocol, on asyncio."""
+
+    def __init__(self, endpoint: Endpoint, transport: AsyncTransport | None = None) -> None:
+        self.endpoint = endpoint
+        if transport is None:
+            from gpt.remote.http.aio import AsyncHttpTransport
+
+            transport = AsyncHttpTransport()
+        self.transport = transport
+
+    def __repr__(self) -> str:
+        return f"AsyncRemoteBackend({self.endpoint!r})"
+
+    async def _key(self) -> str:
+        key = self.endpoint.api_key
+        if not isinstance(key, str):
+            given = key()
+            key = given if isinstance(given, str) else await given
+        return bearer(key)
+
+    async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
+        body = encode_request(request)
+        asked = self.endpoint.request("POST", "/chat/completions", body, options, await self._key())
+        return await arun(flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw), self.transport)
+
+    async def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
+        asked = self.endpoint.request("GET", "/models", b"", options, await self._key())
+        return await arun(flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw), self.transport)
+
+    async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncStream:
+        request = msgspec.structs.replace(request, stream=True)
+        asked = self.endpoint.request("POST", "/chat/completions", encode_request(request), options, await self._key())
+        stream = await self.transport.open(asked)
+        if stream.status != 200:
+            pieces = []
+            while piece := await stream.read():
+                pieces.append(piece)
+            raise failure(HttpResponse(stream.status, stream.headers, b"".join(pieces)), asked)
+        return AsyncStream(stream, asked)
+
+    async def close(self) -> None:
+        await self.transport.close()
+
+
+class AsyncStream:
+    """Chunks as a server sends them, on asyncio."""
+
+    def __init__(self, stream: AsyncHttpStream, request: HttpRequest) -> None:
+        self._stream = stream
+        self._decoder = ChunkDecoder(stream.headers, request)
+        self._waiting: list[ChatCompletionChunk] = []  # in reverse, so that taking one is cheap
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields of the answer."""
+        return self._stream.headers
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatCompletionChunk:
+        while not self._waiting:
+            if self._decoder.done:
+                await self.close()
+                raise StopAsyncIteration
+            piece = await self._stream.read()
+            self._waiting = (self._decoder.feed(piece) if piece else self._decoder.end())[::-1]
+        return self._waiting.pop()
+
+    async def close(self) -> None:
+        """Stop the answer and free the connection."""
+        await self._stream.close()
