@@ -155,7 +155,7 @@ def _check_open(body: bytes, error: ValidationError) -> None:
     while True:
         what, path = _split(error)
         if not what.startswith("Invalid value"):
-            raise InvalidRequestError(_explain(what, path), param=path) from error
+            raise _wrong(what, path) from error
         holder, key = _reach(document, path)
         holder[key] = _UNKNOWN
         try:
@@ -172,12 +172,13 @@ def _split(error: ValidationError) -> tuple[str, str]:
     return what, path.rstrip("`").removeprefix(".")
 
 
-def _explain(what: str, path: str) -> str:
-    if what.startswith("Object missing required field"):
-        name = what.split("`")[1]
-        return f"{path}.{name}: missing" if path else f"{name}: missing"
-    text = what.replace("`", "")
-    return f"{path}: {text[0].lower()}{text[1:]}"
+def _wrong(what: str, path: str) -> InvalidRequestError:
+    """msgspec's words as ours: "messages[2].content: expected str, got int"."""
+    what = what.replace("`", "")
+    if what.startswith("Object missing required field "):
+        path = f"{path}.{what.rpartition(' ')[2]}".removeprefix(".")
+        what = "missing"
+    return InvalidRequestError(f"{path}: {what[0].lower()}{what[1:]}", param=path)
 
 
 def _reach(document: Any, path: str) -> tuple[Any, str]:
@@ -308,7 +309,8 @@ def mended(value: Any) -> Any:
     for name in ("choices", "object", "model", "created", "id"):
         if name in value and value[name] is None:
             del value[name]
-    for place, choice in enumerate(value.get("choices", ())):
+    choices = value.get("choices")
+    for place, choice in enumerate(choices if isinstance(choices, list) else ()):
         if not isinstance(choice, dict):
             continue
         if not isinstance(choice.get("index"), int):

@@ -53,7 +53,8 @@ class Retry(msgspec.Struct, frozen=True):
         if asked is not None and asked > self.patience:
             return None
         first = self.throttled if isinstance(error, RateLimitError) else self.initial
-        wait = draw * min(self.maximum, first * self.exponent**attempt)
+        # Past 2**64 the cap has long won; the bound keeps a huge attempt from overflowing.
+        wait = draw * min(self.maximum, first * self.exponent ** min(attempt, 64))
         return wait if asked is None else asked + wait
 
     def _worth(self, error: GptError) -> bool:

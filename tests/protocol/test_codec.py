@@ -1,0 +1,354 @@
+"""Types <-> JSON bytes: what is sent, what is refused and where, what an answer keeps."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt.errors import InvalidRequestError
+from gpt.protocol import codec
+from gpt.protocol.wire import ResponseInfo
+from gpt.types import (
+    UNSET,
+    AssistantMessage,
+    AudioReference,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    CustomCall,
+    CustomToolCall,
+    FunctionCall,
+    FunctionTool,
+    ResponseAudio,
+    ResponseMessage,
+    TextContentPart,
+    ToolCall,
+    UserMessage,
+)
+
+
+def sent(**fields: Any) -> dict[str, Any]:
+    """What goes out for a request with these fields."""
+    result: dict[str, Any] = json.loads(codec.encode_request(ChatRequest(**{"messages": [UserMessage("hi")], **fields})))
+    return result
+
+
+HI = [{"content": "hi", "role": "user"}]
+
+SENT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("unset is absent", {}, {"messages": HI}),
+    ("None is null", {"temperature": None}, {"messages": HI, "temperature": None}),
+    ("0 and False are sent", {"n": 0, "logprobs": False}, {"messages": HI, "n": 0, "logprobs": False}),
+    ("an integer stays one", {"temperature": 1}, {"messages": HI, "temperature": 1}),
+    ("integer keys become text", {"logit_bias": {5: -100}}, {"messages": HI, "logit_bias": {"5": -100}}),
+    ("extra goes beside", {"extra": {"top_k": 4}}, {"messages": HI, "top_k": 4}),
+    ("extra wins", {"n": 1, "extra": {"n": 2}}, {"messages": HI, "n": 2}),
+    ("a tuple is a list", {"stop": ("a", "b")}, {"messages": HI, "stop": ["a", "b"]}),
+    ("a dict passes with what we do not know", {"messages": [{"role": "user", "content": "a", "zap": 1}]},
+     {"messages": [{"role": "user", "content": "a", "zap": 1}]}),
+    ("an unknown role passes as a dict", {"messages": [{"role": "critic", "words": 3}]},
+     {"messages": [{"role": "critic", "words": 3}]}),
+    ("an unknown part passes as a dict", {"messages": [{"role": "user", "content": [{"type": "video", "v": 1}]}]},
+     {"messages": [{"role": "user", "content": [{"type": "video", "v": 1}]}]}),
+    ("an unknown tool passes as a dict", {"tools": [{"type": "web_search"}]},
+     {"messages": HI, "tools": [{"type": "web_search"}]}),
+    ("a choice may be a word", {"tool_choice": "auto"}, {"messages": HI, "tool_choice": "auto"}),
+    ("text alone is a user's message", {"messages": "hi"}, {"messages": HI}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "expected"), [row[1:] for row in SENT], ids=[row[0] for row in SENT])
+def test_sent(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    """A request goes out as written, and nothing goes out that was not given."""
+    assert expected == sent(**fields)
+
+
+def test_model_first() -> None:
+    """The model and the stream flag come before the messages, so that a gateway can route early."""
+    body = codec.encode_request(ChatRequest(messages=[UserMessage("hi")], model="m", stream=True))
+    assert body.startswith(b'{"model":"m","stream":true,"messages":')
+
+
+def test_generators() -> None:
+    """Messages may be a generator; it is read once."""
+
+    def messages() -> Iterator[UserMessage]:
+        yield UserMessage("a")
+        yield UserMessage("b")
+
+    assert [{"content": "a", "role": "user"}, {"content": "b", "role": "user"}] == sent(messages=messages())["messages"]
+
+
+loop: dict[str, Any] = {}
+loop["self"] = loop
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"messages": []}, "messages", "messages: the list is empty; a request needs at least one message"),
+    ({"messages": 5}, "messages", "messages: expected a list of messages, got int"),
+    ({"messages": b"x"}, "messages", "messages: expected a list of messages, got bytes"),
+    ({"messages": UserMessage("x")}, "messages", "messages: expected a list of messages, got UserMessage"),
+    ({"messages": {"role": "user"}}, "messages", "messages: expected a list of messages, got dict"),
+    ({"messages": ["x"]}, "messages[0]", "messages[0]: expected object, got str"),
+    ({"messages": [UserMessage(5)]}, "messages[0].content", "messages[0].content: expected str | array | null, got int"),
+    (
+        {"messages": [UserMessage("a"), UserMessage("b"), UserMessage([TextContentPart(5)])]},
+        "messages[2].content[0].text",
+        "messages[2].content[0].text: expected str, got int",
+    ),
+    ({"messages": [{"role": "user"}]}, "messages[0].content", "messages[0].content: missing"),
+    ({"messages": [{"content": "x"}]}, "messages[0].role", "messages[0].role: missing"),
+    ({"messages": [{"role": 5}]}, "messages[0].role", "messages[0].role: expected str"),
+    (
+        {"messages": [{"role": "critic"}, {"role": "tool", "content": "x"}]},
+        "messages[1].tool_call_id",
+        "messages[1].tool_call_id: missing",
+    ),
+    ({"temperature": "warm"}, "temperature", "temperature: expected float | null, got str"),
+    ({"n": 1.5}, "n", "n: expected int | null, got float"),
+    ({"stop": ["a", 3]}, "stop[1]", "stop[1]: expected str, got int"),
+    ({"tool_choice": 5}, "tool_choice", "tool_choice: expected str | object, got int"),
+    ({"tools": [FunctionTool({"name": 3})]}, "tools[0].function.name", "tools[0].function.name: expected str, got int"),
+    ({"messages": [UserMessage(object())]}, "messages[0].content", "messages[0].content: cannot be sent as JSON: got object"),
+    (
+        {"messages": [{"role": "user", "content": {1, object()}}]},
+        "messages[0].content",
+        "messages[0].content: cannot be sent as JSON: got set",
+    ),
+    (
+        {"messages": [UserMessage("\ud800")]},
+        "messages[0].content",
+        "messages[0].content: cannot be sent as JSON: the text has a lone surrogate at 0",
+    ),
+    ({"extra": {"x": [1, object()]}}, "x[1]", "x[1]: cannot be sent as JSON: got object"),
+    ({"extra": {"x": loop}}, "x", "x: cannot be sent as JSON: it contains itself"),
+    ({"extra": {(1, 2): 3}}, "", ": cannot be sent as JSON: Only dicts with str-like or number-like keys are supported"),
+    ({"extra": 5}, "body", "body: expected a dict, got int"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "message"), REFUSED, ids=[f"{row[1]}-{n}" for n, row in enumerate(REFUSED)])
+def test_refused(fields: dict[str, Any], param: str, message: str) -> None:
+    """A wrong type anywhere is refused before sending, with the path of the field."""
+    with pytest.raises(InvalidRequestError) as caught:
+        sent(**fields)
+    assert message == str(caught.value)
+    assert param == caught.value.param
+    assert isinstance(caught.value, ValueError)
+
+
+def test_history() -> None:
+    """A message of an answer goes back as history, less what is output only."""
+    message = ResponseMessage(
+        content=None,
+        refusal="no",
+        tool_calls=[ToolCall(FunctionCall("{}", "f"), "1")],
+        audio=ResponseAudio("a1", 5, "data", "words"),
+        reasoning_content="hm",
+    )
+    expected = AssistantMessage(
+        None, refusal="no", tool_calls=[ToolCall(FunctionCall("{}", "f"), "1")], audio=AudioReference("a1")
+    )
+    assert [expected.to_dict()] == sent(messages=[message])["messages"]
+    assert [{"content": "x", "role": "assistant"}] == sent(messages=(ResponseMessage("x"),))["messages"]
+
+
+def test_history_leaves_the_request() -> None:
+    """Encoding changes nothing in the caller's request."""
+    message = ResponseMessage("x")
+    request = ChatRequest(messages=[message])
+    codec.encode_request(request)
+    assert request.messages == [message]
+
+
+BODY = {
+    "id": "c1",
+    "object": "chat.completion",
+    "created": 5,
+    "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi", "zap": [1]}}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    "unknown": {"a": None},
+}
+
+
+def completion(**changes: Any) -> ChatCompletion:
+    return codec.decode_completion(json.dumps({**BODY, **changes}).encode())
+
+
+def message(**fields: Any) -> ResponseMessage:
+    made = completion(choices=[{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **fields}}])
+    return made.message
+
+
+def test_keeps_what_arrived() -> None:
+    """`to_dict` gives back exactly what arrived, unknown fields included."""
+    body = json.dumps(BODY).encode()
+    info = ResponseInfo(elapsed=1.5)
+    made = codec.decode_completion(body, info)
+    assert made.to_dict() == BODY
+    assert made.to_json() is body
+    assert made.info is info
+    assert made.text == "hi"
+    assert made.usage is not None
+    assert made.usage.total_tokens == 3
+
+
+def test_beside_the_fields() -> None:
+    """Bytes and facts are outside equality and repr, and pickle and copy with the value."""
+    made = codec.decode_completion(json.dumps(BODY).encode(), ResponseInfo(elapsed=1.5))
+    assert made == codec.decode_completion(json.dumps({**BODY, "unknown": 7}).encode())
+    assert "info" not in repr(made)
+    assert "zap" not in repr(made)
+    for twin in (pickle.loads(pickle.dumps(made)), copy.copy(made), copy.deepcopy(made)):
+        assert twin == made
+        assert twin.to_dict() == BODY
+        assert twin.info == made.info
+
+
+def test_made_here() -> None:
+    """A completion that was made here is written with the keys that the protocol requires."""
+    made = ChatCompletion(id="x", choices=[Choice("stop", 0, ResponseMessage("hi"))], model="m")
+    expected = {
+        "id": "x",
+        "choices": [
+            {
+                "finish_reason": "stop",
+                "index": 0,
+                "message": {"content": "hi", "role": "assistant", "refusal": None},
+                "logprobs": None,
+            }
+        ],
+        "created": 0,
+        "model": "m",
+        "object": "chat.completion",
+    }
+    assert expected == made.to_dict()
+    assert made.info is None
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CUSTOM = {"id": "2", "type": "custom", "custom": {"name": "c", "input": "x"}}
+
+
+def test_calls() -> None:
+    """Calls are told apart by `type`, or by what they hold; of an unknown type they stay dicts."""
+    called = message(tool_calls=[CALL, CUSTOM, {"id": "3", "function": {"name": "g"}}, {"type": "new", "id": "4"}, {}])
+    function, custom = ToolCall(FunctionCall("{}", "f"), "1"), CustomToolCall(CustomCall("x", "c"), "2")
+    untyped = ToolCall(FunctionCall("", "g"), "3")
+    assert [function, custom, untyped, {"type": "new", "id": "4"}, {}] == called.tool_calls
+
+
+MENDED: list[tuple[str, dict[str, Any], Any, Any]] = [
+    ("created with a fraction", {"created": 5.9}, "created", 5),
+    ("an id that is a number", {"id": 7}, "id", "7"),
+    ("a null id", {"id": None, "object": None, "model": None, "created": None}, "id", ""),
+]
+
+
+@pytest.mark.parametrize(("changes", "name", "expected"), [row[1:] for row in MENDED], ids=[row[0] for row in MENDED])
+def test_mended(changes: dict[str, Any], name: str, expected: Any) -> None:
+    """What servers are known to get wrong is read all the same."""
+    made = completion(**changes)
+    assert expected == getattr(made, name)
+    assert changes.items() <= made.to_dict().items()
+
+
+def test_mended_choices() -> None:
+    """A choice may lack its index and finish reason, and its parts may have the other servers' forms."""
+    wrong = {"id": 1, "function": {"name": "f", "arguments": {"a": [1]}}}
+    null = {"id": "2", "function": {"name": "g", "arguments": None}}
+    given = {
+        "role": None,
+        "content": [{"type": "text", "text": "a"}, {"type": "ref"}, {"text": "b"}],
+        "tool_calls": [wrong, null],
+        "function_call": {"name": "h", "arguments": 5},
+    }
+    made = completion(choices=[{"message": given}, {"message": {"content": "c"}, "index": 1}])
+    assert [0, 1] == [choice.index for choice in made.choices]
+    assert made.choices[0].finish_reason is None
+    expected = ResponseMessage(
+        "ab",
+        function_call=FunctionCall("5", "h"),
+        tool_calls=[ToolCall(FunctionCall('{"a":[1]}', "f"), "1"), ToolCall(FunctionCall("", "g"), "2")],
+    )
+    assert expected == made.message
+    assert completion(choices=None).choices == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"<html>", b"[]", b'"x"', b"5", b'{"choices": 5}', b'{"choices": [5]}', b'{"choices": [{"message": 5}]}',
+        b'{"choices": [{"index": 0, "finish_reason": "stop"}]}', b'{"choices": [{"message": {"tool_calls": [5]}}]}',
+        b'{"choices": [{"message": {"tool_calls": [{"type": "function"}], "function_call": 3}}]}',
+        b'{"choices": [{"message": {"content": [5]}}]}', b'{"usage": 5}', b"\xff",
+    ],
+)  # fmt: skip
+def test_malformed(body: bytes) -> None:
+    """What is no completion raises msgspec's error and nothing else."""
+    with pytest.raises(msgspec.DecodeError):
+        codec.decode_completion(body)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from([*BODY, "timings", "x"]), json_values, max_size=6))
+def test_any_document(document: dict[str, Any]) -> None:
+    """Any JSON object is a completion that gives it back, or raises msgspec's error."""
+    body = json.dumps(document).encode()
+    try:
+        made = codec.decode_completion(body)
+    except msgspec.DecodeError:
+        return
+    assert document == made.to_dict()
+
+
+def test_chunk() -> None:
+    """A chunk keeps its bytes; odd ones are mended like completions."""
+    body = b'{"id":"c","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}],"created":1,"model":"m"}'
+    chunk = codec.decode_chunk(body)
+    assert chunk.text == "hi"
+    assert body == chunk.to_json()
+    odd = b'{"choices":[{"delta":null},{"index":0,"delta":{"tool_calls":[{"function":{"arguments":{"a":1}}}]}}]}'
+    function = (codec.decode_chunk(odd).choices[1].delta.tool_calls or [])[0].function
+    assert function is not None
+    assert function.arguments == '{"a":1}'
+    with pytest.raises(msgspec.DecodeError):
+        codec.decode_chunk(b"[5]")
+
+
+def test_models() -> None:
+    """A list of models is read, iterated and kept."""
+    body = b'{"object":"list","data":[{"id":"a","object":"model","x":1},{"id":"b"}]}'
+    made = codec.decode_models(body, ResponseInfo())
+    assert ["a", "b"] == [model.id for model in made]
+    assert len(made) == 2
+    assert body == made.to_json()
+
+
+def test_facts() -> None:
+    """Facts can be put beside a value that was made here."""
+    made = ChatCompletion(id="x")
+    codec.with_facts(made, None, ResponseInfo(elapsed=2.0))
+    assert made.info is not None
+    assert made.info.elapsed == 2.0
+    assert made.to_dict()["id"] == "x"
+
+
+def test_unset_is_not_given() -> None:
+    """UNSET given by hand is the same as not given."""
+    assert {"messages": HI} == sent(temperature=UNSET, tools=UNSET)

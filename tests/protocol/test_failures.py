@@ -1,0 +1,177 @@
+"""Which error an answer is, in the words of the servers met in the wild."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+from gpt import errors
+from gpt.protocol.failures import failure, is_error, malformed, retry_after
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin
+
+REQUEST = HttpRequest("POST", Origin("http", "h", 8000), "/v1/chat/completions", (("authorization", "Bearer sk-secret"),))
+
+
+def answer(status: int, body: Any, **headers: str) -> HttpResponse:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = [(name.replace("_", "-"), value) for name, value in headers.items()]
+    return HttpResponse(status, Headers(named), content, elapsed=0.5)
+
+
+def openai(message: str, code: str | None = None, kind: str | None = None, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+KINDS: list[tuple[str, int, Any, type[errors.ResponseError]]] = [
+    ("hosted, wrong key", 401, openai("Incorrect API key provided", "invalid_api_key"), errors.AuthenticationError),
+    ("hosted, forbidden", 403, openai("not allowed"), errors.PermissionDeniedError),
+    ("hosted, quota", 429, openai("You exceeded your current quota", "insufficient_quota"), errors.QuotaError),
+    ("hosted, rate", 429, openai("Rate limit reached", "rate_limit_exceeded"), errors.RateLimitError),
+    ("hosted, model", 404, openai("The model `x` does not exist", "model_not_found"), errors.ModelNotFoundError),
+    ("hosted, context", 400, openai("too long", "context_length_exceeded", None, "messages"), errors.ContextLengthError),
+    ("hosted, policy", 400, openai("refused", "content_policy_violation"), errors.ContentPolicyError),
+    ("hosted, parameter", 400, openai("Unsupported parameter: 'max_tokens'", "unsupported_parameter", None, "max_tokens"),
+     errors.UnsupportedParameterError),
+    ("hosted, other 400", 400, openai("bad"), errors.BadRequestError),
+    ("hosted, 500", 500, openai("oops", None, "server_error"), errors.ServerError),
+    ("hosted, overloaded", 503, openai("The engine is currently overloaded"), errors.OverloadedError),
+    ("Azure, filter", 400, openai("filtered", "content_filter"), errors.ContentPolicyError),
+    ("Azure, deployment", 404, openai("The API deployment does not exist", "DeploymentNotFound"), errors.ModelNotFoundError),
+    ("vLLM, model", 404, {"object": "error", "message": "The model `x` does not exist.", "code": 404},
+     errors.ModelNotFoundError),
+    ("vLLM, context", 400, {"object": "error", "message": "This model's maximum context length is 10 tokens"},
+     errors.ContextLengthError),
+    ("llama.cpp, context", 400, {"error": {"code": 400, "type": "exceed_context_size_error", "message": "x",
+                                           "n_prompt_tokens": 12, "n_ctx": 8}}, errors.ContextLengthError),
+    ("llama.cpp, loading", 503, openai("Loading model", None, "unavailable_error"), errors.OverloadedError),
+    ("Ollama, model", 404, {"error": "model 'x' not found"}, errors.ModelNotFoundError),
+    ("LiteLLM, parameter", 400, {"error": {"message": "litellm.UnsupportedParamsError: x"}},
+     errors.UnsupportedParameterError),
+    ("OpenRouter, credits", 402, openai("Insufficient credits"), errors.QuotaError),
+    ("OpenRouter, model", 400, openai("x is not a valid model ID"), errors.ModelNotFoundError),
+    ("a 404 that names the model", 404, openai("nope", None, None, "model"), errors.ModelNotFoundError),
+    ("FastAPI, validation", 422, {"detail": [{"loc": ["body"], "msg": "bad"}]}, errors.BadRequestError),
+    ("a gateway's message", 400, {"message": "no"}, errors.BadRequestError),
+    ("a list of one error", 400, [openai("Invalid API key")], errors.AuthenticationError),
+    ("HTML", 502, b"<html>bad gateway</html>", errors.ServerError),
+    ("an empty 404", 404, b"", errors.BadRequestError),
+    ("an empty list", 400, [], errors.BadRequestError),
+    ("a redirect", 302, b"", errors.ResponseError),
+    ("an empty 204", 204, b"", errors.MalformedResponseError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "kind"), [row[1:] for row in KINDS], ids=[row[0] for row in KINDS])
+def test_kind(status: int, body: Any, kind: type[errors.ResponseError]) -> None:
+    """Each server's wording is the right class, which pickles with all it carries."""
+    error = failure(answer(status, body), REQUEST)
+    assert type(error) is kind
+    assert status == error.status_code
+    twin = pickle.loads(pickle.dumps(error))
+    assert (type(twin), str(twin), twin.body) == (type(error), str(error), error.body)
+    assert "sk-secret" not in repr(error) + str(error)
+
+
+def test_carries() -> None:
+    """The error carries the server's words, the body, the answer and the request id."""
+    response = answer(400, openai("bad", "c", "t", "p"), x_request_id="r", retry_after="3")
+    error = failure(response, REQUEST)
+    assert ("c", "t", "p", "r", 3.0) == (error.code, error.type, error.param, error.request_id, error.retry_after)
+    assert response is error.raw_response
+    assert response.text == error.body
+    assert "bad (POST http://h:8000/v1/chat/completions, 0.50 s): Status 400" == str(error).splitlines()[0]
+
+
+CONTEXT = [
+    ({"error": {"type": "exceed_context_size_error", "message": "x", "n_prompt_tokens": 12, "n_ctx": 8}}, 12, 8),
+    ({"error": {"message": "the request (12 tokens) exceeds the available context size (8 tokens), try increasing it"}}, 12, 8),
+    (openai("This model's maximum context length is 8 tokens. However, you requested 12 tokens (9 in the messages)"), 12, 8),
+    (openai("This model's maximum context length is 8 tokens. However, your messages resulted in 12 tokens."), 12, 8),
+    (openai("prompt is too long"), None, None),
+]
+
+
+@pytest.mark.parametrize(("body", "requested", "limit"), CONTEXT)
+def test_context_numbers(body: Any, requested: int | None, limit: int | None) -> None:
+    """Too long a prompt gives both numbers, where the server says them."""
+    error = failure(answer(400, body), REQUEST)
+    assert isinstance(error, errors.ContextLengthError)
+    assert (requested, limit) == (error.requested, error.limit)
+
+
+BARE = HttpRequest("POST", Origin("http", "h", 80), "/chat/completions")
+
+HINTS = [
+    (BARE, answer(404, b""), "the base URL probably needs /v1: http://h/v1"),
+    (BARE, answer(200, b"<!doctype html>"), "the base URL probably needs /v1: http://h/v1"),
+    (REQUEST, answer(404, b"not found"), "is this the address of a chat-completions server?"),
+    (REQUEST, answer(502, b"x", content_type="text/html; charset=utf-8"), "is this the address"),
+    (BARE, answer(401, b""), "no key was sent: set OPENAI_API_KEY or pass api_key="),
+    (REQUEST, answer(307, b"", location="http://other/"), "redirects are not followed; it points to http://other/"),
+    (REQUEST, answer(308, b""), "it points to nowhere"),
+]
+
+
+@pytest.mark.parametrize(("request_", "response", "hint"), HINTS)
+def test_hint(request_: HttpRequest, response: HttpResponse, hint: str) -> None:
+    """The text says what to try."""
+    made = malformed(response, request_, "x") if response.status == 200 else failure(response, request_)
+    assert hint in str(made)
+
+
+def test_malformed() -> None:
+    """A page of HTML with status 200 is named, with its start and a hint."""
+    error = malformed(answer(200, b"<html>" + b"x" * 300, content_type="text/html"), REQUEST, "it is not JSON")
+    assert type(error) is errors.MalformedResponseError
+    assert "h:8000 sent no chat completion: it is not JSON" in error.message
+    assert "begins '<html>" + "x" * 194 + "'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after-ms": "x", "retry-after": "7"}, 7.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:27:00 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 -0000"}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
+    """Retry-After in its three spellings; nonsense is as if it were not there."""
+    assert expected == retry_after(Headers(headers.items()))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [(b'{"error": "x"}', True), (b'{"error": {}}', True), (b'{"object": "error"}', True), (b'{"error": null}', False),
+     (b'{"detail": "x"}', False), (b"5", False), (b"<", False), (b"", False), (b'{"error": ""}', False)],
+)  # fmt: skip
+def test_is_error(body: bytes, expected: bool) -> None:
+    """An error is known by its body, whatever the status."""
+    assert expected is is_error(body)
+
+
+def test_long_body() -> None:
+    """The text shows the start of a long body; `body` keeps all of it."""
+    error = failure(answer(500, b"x" * 5000), REQUEST)
+    assert len(error.body) == 5000
+    assert str(error).endswith("x... (4000 more characters)")
+
+
+def test_server_words_of_other_types() -> None:
+    """A code that is a number, or a message that is an object, is taken as text."""
+    error = failure(answer(500, {"error": {"message": {"a": 1}, "code": 500}}), REQUEST)
+    assert "500" == error.code
+    assert '{"a":1}' in error.message

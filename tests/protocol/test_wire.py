@@ -1,0 +1,84 @@
+"""HTTP as values."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, ResponseInfo, Timeout
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, Timeout(None, None, None, None)),
+        (3, Timeout(5.0, 3.0, 3.0, 3.0)),
+        (Timeout(connect=1), Timeout(1, 30.0, 600.0, 120.0)),
+    ],
+)
+def test_timeout(given: Timeout | float | None, expected: Timeout) -> None:
+    """A number sets all clocks but connect; None lifts them."""
+    assert expected == Timeout.of(given)
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (Origin("http", "h", 80), "http://h"),
+        (Origin("https", "h", 443), "https://h"),
+        (Origin("https", "h", 80), "https://h:80"),
+        (Origin("http", "::1", 8080), "http://[::1]:8080"),
+    ],
+)
+def test_origin(origin: Origin, expected: str) -> None:
+    """An origin reads as a URL does."""
+    assert expected == str(origin)
+
+
+def test_headers() -> None:
+    """Names match in any case; repeated fields are joined."""
+    headers = Headers([("X-A", "1"), ("b", "2"), ("x-a", "3")])
+    assert headers["X-a"] == "1, 3"
+    assert headers.get("c") is None
+    assert ["x-a", "b"] == list(headers)
+    assert len(headers) == 2
+    assert repr(headers) == "Headers([('x-a', '1'), ('b', '2'), ('x-a', '3')])"
+    assert dict(pickle.loads(pickle.dumps(headers))) == dict(headers)
+    with pytest.raises(KeyError):
+        headers["c"]
+
+
+def test_secrets() -> None:
+    """Neither headers nor bodies show in repr."""
+    request = HttpRequest("POST", Origin("http", "h", 80), "/x", (("authorization", "secret"),), b"private")
+    assert repr(request) == "HttpRequest('POST', 'http://h/x', 7 bytes)"
+    assert repr(HttpResponse(200, Headers(), b"private")) == "HttpResponse(200, 7 bytes)"
+
+
+def test_response() -> None:
+    """An answer has the names that `requests` gave it."""
+    response = HttpResponse(200, Headers(), b'{"a": "\xc3\xa4"}')
+    assert (200, b'{"a": "\xc3\xa4"}', '{"a": "ä"}') == (response.status_code, response.content, response.text)
+    assert {"a": "ä"} == response.json()
+    assert HttpResponse(200, Headers(), b"\xff").text == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        (ResponseInfo(), None),
+        (ResponseInfo(elapsed=3.0, first_token=1.0, completion_tokens=1), None),
+        (ResponseInfo(elapsed=3.0, first_token=1.0, completion_tokens=11), 5.0),
+        (ResponseInfo(elapsed=1.0, first_token=1.0, completion_tokens=11), None),
+    ],
+)
+def test_tokens_per_second(info: ResponseInfo, expected: float | None) -> None:
+    """Tokens a second are counted from the first to the last."""
+    assert expected == info.tokens_per_second
+
+
+@pytest.mark.parametrize(("name", "expected"), [("x-request-id", "r"), ("apim-request-id", "r"), ("other", None)])
+def test_request_id(name: str, expected: str | None) -> None:
+    """The request id has two names."""
+    assert expected == ResponseInfo(headers=Headers([(name, "r")])).request_id
