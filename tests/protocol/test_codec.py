@@ -268,7 +268,7 @@ def test_mended_choices() -> None:
     given = {
         "role": None,
         "content": [{"type": "text", "text": "a"}, {"type": "ref"}, {"text": "b"}],
-        "tool_calls": [wrong, null],
+        "tool_calls": [wrong, null, CALL],
         "function_call": {"name": "h", "arguments": 5},
     }
     made = completion(choices=[{"message": given}, {"message": {"content": "c"}, "index": 1}])
@@ -277,7 +277,11 @@ def test_mended_choices() -> None:
     expected = ResponseMessage(
         "ab",
         function_call=FunctionCall("5", "h"),
-        tool_calls=[ToolCall(FunctionCall('{"a":[1]}', "f"), "1"), ToolCall(FunctionCall("", "g"), "2")],
+        tool_calls=[
+            ToolCall(FunctionCall('{"a":[1]}', "f"), "1"),
+            ToolCall(FunctionCall("", "g"), "2"),
+            ToolCall(FunctionCall("{}", "f"), "1"),
+        ],
     )
     assert expected == made.message
     assert completion(choices=None).choices == []

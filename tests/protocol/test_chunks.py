@@ -1,0 +1,254 @@
+"""Fold chunks into a completion; make one chunk of a whole completion."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt.protocol.chunks import Fold, fold, whole
+from gpt.protocol.codec import decode_chunk
+from gpt.types import (
+    Annotation,
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    CustomCall,
+    CustomToolCall,
+    FunctionCall,
+    Logprobs,
+    ResponseAudio,
+    ResponseMessage,
+    TokenLogprob,
+    ToolCall,
+    URLCitation,
+    Usage,
+)
+
+
+def chunk(delta: dict[str, Any] | None = None, index: int = 0, finish: str | None = None, **beside: Any) -> ChatCompletionChunk:
+    choice = {"index": index, "delta": delta or {}, "finish_reason": finish}
+    return decode_chunk(json.dumps({"id": "c", "model": "m", "choices": [choice], **beside}).encode())
+
+
+def message(*deltas: dict[str, Any]) -> ResponseMessage:
+    """The message that these deltas add up to."""
+    return fold(chunk(delta) for delta in deltas).message
+
+
+def piece(arguments: Any = None, name: str | None = None, id: str | None = None, index: int | None = None) -> dict[str, Any]:  # noqa: A002
+    """A piece of a function call, without what is None."""
+    function = {key: value for key, value in (("arguments", arguments), ("name", name)) if value is not None}
+    call = {"index": index, "id": id, "type": None, "function": function or None}
+    return {key: value for key, value in call.items() if value is not None}
+
+
+def call(arguments: str, name: str, id: str = "") -> ToolCall:  # noqa: A002
+    return ToolCall(FunctionCall(arguments, name), id)
+
+
+def test_text() -> None:
+    """Text is appended, the role is set once, the finish reason comes at the end."""
+    made = fold([chunk({"role": "assistant", "content": None}), chunk({"content": "a"}), chunk({"content": "b"}, 0, "stop")])
+    assert ResponseMessage("ab") == made.message
+    assert made.choices[0].finish_reason == "stop"
+    assert ("c", "m") == (made.id, made.model)
+
+
+def test_null_deltas() -> None:
+    """A delta of nulls, of nothing and of an empty text adds nothing but says that there is content."""
+    assert message({"content": None}, {}).content is None
+    assert message({"content": None}, {"content": ""}).content == ""
+
+
+def test_choices_in_any_order() -> None:
+    """Choices come in any order and go out by index."""
+    made = fold([chunk({"content": "B"}, 1), chunk({"content": "A"}, 0), chunk({"content": "b"}, 1, "length")])
+    assert [(0, "A", None), (1, "Bb", "length")] == [(c.index, c.message.content, c.finish_reason) for c in made.choices]
+
+
+def test_finished() -> None:
+    """All choices seen must be finished."""
+    folded = Fold()
+    assert not folded.finished
+    folded.add(chunk({}, 0, "stop"))
+    assert folded.finished
+    folded.add(chunk({}, 1))
+    assert not folded.finished
+
+
+def test_facts() -> None:
+    """Top-level facts are kept from whichever chunk has them, and never lost."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    made = fold(
+        [
+            decode_chunk(b'{"choices":[],"prompt_filter_results":[{"a":1}]}'),
+            chunk({"content": "a"}, service_tier="auto"),
+            chunk({}, usage=usage, system_fingerprint="f"),
+            chunk({}, service_tier="flex", usage=None),
+        ]
+    )
+    assert (Usage(2, 1, 3), "flex", "f") == (made.usage, made.service_tier, made.system_fingerprint)
+    assert [{"a": 1}] == made.prompt_filter_results
+
+
+TOOL_DIALECTS: list[tuple[str, list[list[dict[str, Any]]], list[ToolCall]]] = [
+    ("the standard",
+     [[piece("", "f", "1", 0)], [piece('{"a"', index=0)], [piece(":1}", index=0)], [piece("{}", "g", "2", 1)]],
+     [call('{"a":1}', "f", "1"), call("{}", "g", "2")]),
+    ("interleaved",
+     [[piece("", "f", "1", 0), piece("", "g", "2", 1)], [piece("[1", index=1)], [piece("{", index=0)],
+      [piece("]", index=1)], [piece("}", index=0)]],
+     [call("{}", "f", "1"), call("[1]", "g", "2")]),
+    ("several pieces of one call in a chunk",
+     [[piece("{", "f", "1", 0), piece("}", index=0)]], [call("{}", "f", "1")]),
+    ("no index", [[piece("", "f", "1")], [piece("{")], [piece("}")], [piece("{}", "g", "2")]],
+     [call("{}", "f", "1"), call("{}", "g", "2")]),
+    ("no index, id on each piece", [[piece("{", "f", "1")], [piece("}", id="1")], [piece("[]", "g", "2")]],
+     [call("{}", "f", "1"), call("[]", "g", "2")]),
+    ("no index, no id, whole calls", [[piece("{}", "f")], [piece("{}", "f")], [piece("{}", "g")]],
+     [call("{}", "f"), call("{}", "f"), call("{}", "g")]),
+    ("no index, no id, the name on each piece", [[piece("{", "f")], [piece("}", "f")]], [call("{}", "f")]),
+    ("index from 1", [[piece("{}", "f", "1", 1)], [piece("[]", "g", "2", 2)]], [call("{}", "f", "1"), call("[]", "g", "2")]),
+    ("index out of order", [[piece("[]", "g", "2", 1)], [piece("{}", "f", "1", 0)]],
+     [call("{}", "f", "1"), call("[]", "g", "2")]),
+    ("id and name repeated", [[piece("{", "f", "1", 0)], [piece("}", "f", "1", 0)]], [call("{}", "f", "1")]),
+    ("every call has index 0", [[piece("{}", "f", "1", 0)], [piece("[", "g", "2", 0)], [piece("]", index=0)]],
+     [call("{}", "f", "1"), call("[]", "g", "2")]),
+    ("every call has index 0, pieces by id",
+     [[piece("{", "f", "1", 0)], [piece("[", "g", "2", 0)], [piece("}", "f", "1", 0)], [piece("]", "g", "2", 0)]],
+     [call("{}", "f", "1"), call("[]", "g", "2")]),
+    ("the identity comes late", [[piece("{", index=0)], [piece("}", "f", "1", 0)]], [call("{}", "f", "1")]),
+    ("the arguments are an object", [[piece({"a": 1}, "f", "1", 0)]], [call('{"a":1}', "f", "1")]),
+    ("the whole is repeated at the end", [[piece("{", "f", "1", 0)], [piece("}", index=0)], [piece("{}", index=0)]],
+     [call("{}", "f", "1")]),
+    ("a repeated piece that is no whole is kept", [[piece("11", "f", "1", 0)], [piece("11 ", index=0)]],
+     [call("1111 ", "f", "1")]),
+    ("the same text twice, no JSON", [[piece('"a', "f", "1", 0)], [piece('"a', index=0)]], [call('"a"a', "f", "1")]),
+    ("a piece without a function", [[piece("{}", "f", "1", 0)], [{"index": 0}]], [call("{}", "f", "1")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("deltas", "expected"), [row[1:] for row in TOOL_DIALECTS], ids=[row[0] for row in TOOL_DIALECTS]
+)
+def test_tool_calls(deltas: list[list[dict[str, Any]]], expected: list[ToolCall]) -> None:
+    """Calls come together in each dialect: identity set once, arguments appended, no two calls merged."""
+    assert expected == message(*({"tool_calls": calls} for calls in deltas)).tool_calls
+
+
+def test_custom_calls() -> None:
+    """Custom calls come together too; some servers send their type, some only their body."""
+    made = message(
+        {"tool_calls": [{"index": 0, "id": "1", "type": "custom", "custom": {"name": "c", "input": "a"}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "b"}}]},
+    )
+    assert [CustomToolCall(CustomCall("ab", "c"), "1")] == made.tool_calls
+
+
+def test_function_call() -> None:
+    """The deprecated function call comes together like a tool call."""
+    made = message({"function_call": {"name": "f", "arguments": "{"}}, {"function_call": {"arguments": "}"}})
+    assert FunctionCall("{}", "f") == made.function_call
+
+
+def test_reasoning_and_refusal() -> None:
+    """Thinking under either name, details, and a refusal come together."""
+    made = message({"reasoning_content": "a"}, {"reasoning_content": "b"}, {"refusal": "n"}, {"refusal": "o"})
+    assert ("ab", "no", None) == (made.reasoning_content, made.refusal, made.content)
+    made = message({"reasoning": "a", "reasoning_details": [{"x": 1}]}, {"reasoning": "b", "reasoning_details": [{"x": 2}]})
+    assert ("ab", [{"x": 1}, {"x": 2}]) == (made.reasoning, made.reasoning_details)
+
+
+def test_audio() -> None:
+    """Sound comes together; the last piece may carry only its end of life."""
+    made = message({"audio": {"id": "a", "transcript": "x"}}, {"audio": {"data": "QQ=="}}, {"audio": {"expires_at": 5}})
+    assert ResponseAudio("a", 5, "QQ==", "x") == made.audio
+
+
+def test_annotations() -> None:
+    """Annotations are collected."""
+    note = {"type": "url_citation", "url_citation": {"start_index": 1, "end_index": 2, "url": "u", "title": "t"}}
+    assert [Annotation(URLCitation(2, 1, "u", "t"))] * 2 == message({"annotations": [note]}, {"annotations": [note]}).annotations
+
+
+def test_logprobs() -> None:
+    """Log probabilities are collected, one item a token."""
+
+    def with_logprobs(**logprobs: Any) -> ChatCompletionChunk:
+        body = {"choices": [{"index": 0, "delta": {}, "logprobs": logprobs}]}
+        return decode_chunk(json.dumps(body).encode())
+
+    a, b = ({"token": t, "logprob": -1.0, "bytes": None, "top_logprobs": []} for t in "ab")
+    made = fold([with_logprobs(content=[a]), with_logprobs(content=[b], refusal=None), with_logprobs(refusal=[a])])
+    expected = Logprobs([TokenLogprob("a", -1.0), TokenLogprob("b", -1.0)], [TokenLogprob("a", -1.0)])
+    assert expected == made.choices[0].logprobs
+
+
+def test_what_servers_add() -> None:
+    """What a server adds to a choice is kept."""
+    body = {"choices": [{"index": 0, "delta": {}, "stop_reason": 5, "native_finish_reason": "end"}]}
+    made = fold([decode_chunk(json.dumps(body).encode())])
+    assert (5, "end") == (made.choices[0].stop_reason, made.choices[0].native_finish_reason)
+
+
+def test_growth() -> None:
+    """The fold tells what each chunk added."""
+    folded = Fold()
+    assert [] == folded.add(chunk({"role": "assistant", "content": ""}))
+    assert [("content", "a", 0)] == [(g.kind, g.delta, g.choice) for g in folded.add(chunk({"content": "a"}))]
+    grown = folded.add(chunk({"reasoning": "x", "reasoning_content": "x", "refusal": "r", "tool_calls": [piece("{}", "f", "1", 0)]}, 1))
+    assert [("refusal", "r", 1), ("reasoning", "x", 1), ("tool_call", "{}", 1)] == [(g.kind, g.delta, g.choice) for g in grown]
+    grown = folded.add(chunk({"tool_calls": [piece("{}", index=0)]}, 1))
+    assert [("tool_call", "")] == [(g.kind, g.delta) for g in grown]
+
+
+texts = st.text(max_size=12)
+calls = st.builds(lambda text, name, place: call(text, name, f"id{place}"), texts, st.text("fg", min_size=1), st.integers(0, 99))
+
+
+@given(st.lists(st.tuples(texts, st.lists(calls, max_size=3, unique_by=lambda made: made.id)), min_size=1, max_size=3), st.data())
+def test_any_cut(messages: list[tuple[str, list[ToolCall]]], data: st.DataObject) -> None:
+    """A completion cut into standard chunks at any place, its choices in any order, folds to itself."""
+    streams = []
+    for index, (text, made) in enumerate(messages):
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": text[a:b]} for a, b in itertools.pairwise(cuts(text, data))]
+        for place, one in enumerate(made):
+            deltas.append({"tool_calls": [piece("", one.function.name, one.id, place)]})
+            pieces = itertools.pairwise(cuts(one.function.arguments, data))
+            deltas += [{"tool_calls": [piece(one.function.arguments[a:b], index=place)]} for a, b in pieces]
+        streams.append([chunk(delta, index) for delta in deltas])
+    order = data.draw(st.permutations([index for index, stream in enumerate(streams) for _ in stream]))
+    taken = [iter(stream) for stream in streams]
+    folded = fold(next(taken[index]) for index in order)
+    expected = [
+        Choice(None, index, ResponseMessage(text, tool_calls=list(made) or None)) for index, (text, made) in enumerate(messages)
+    ]
+    assert expected == folded.choices
+
+
+def cuts(text: str, data: st.DataObject) -> list[int]:
+    """Places to cut `text`, its ends among them; no piece repeats the whole before it."""
+    places = sorted({0, len(text), *data.draw(st.lists(st.integers(0, len(text)), max_size=3))})
+    halves = [place for place in places if 0 < place < len(text) and text[:place] == text[place : 2 * place]]
+    return [place for place in places if place not in halves] if text else [0]
+
+
+def test_whole() -> None:
+    """One chunk of a whole completion folds to that completion."""
+    made = ChatCompletion(
+        id="c",
+        model="m",
+        created=5,
+        usage=Usage(1, 2, 3),
+        choices=[
+            Choice("stop", 0, ResponseMessage("hi"), Logprobs([TokenLogprob("a", -1.0)])),
+            Choice("tool_calls", 1, ResponseMessage(None, tool_calls=[call("{}", "f", "1"), CustomToolCall(CustomCall("x", "c"), "2")])),
+        ],
+    )
+    assert made == fold([whole(made)])
