@@ -1,0 +1,98 @@
+"""The command line: parse, call the library, print. No logic of its own.
+
+Answers go to stdout, everything else to stderr. Exit codes: 0 well, 1 the call failed, 2 wrong usage, 3 the model refused,
+130 Ctrl-C, 141 the reader of the pipe went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpt.client import Gpt
+
+WELL, FAILED, USAGE, REFUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
+
+_TOP = """\
+usage: gpt [options] PROMPT        answer a prompt; what comes on stdin is joined to it
+       gpt chat [options]          hold a conversation
+"""
+
+
+def parser(command: str) -> argparse.ArgumentParser:
+    """The parser of `command`: "ask" (the default) or "chat"."""
+    made = argparse.ArgumentParser(
+        prog="gpt" if command == "ask" else f"gpt {command}",
+        description="Answer a prompt, or hold a conversation (gpt chat).",
+        usage=None if command != "ask" else _TOP.removeprefix("usage: ").rstrip(),
+        allow_abbrev=False,
+    )
+    if command == "ask":
+        made.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; words are joined by spaces")
+    made.add_argument("-m", "--model", help="the model; with local:, any name will do")
+    made.add_argument("-s", "--system", metavar="TEXT", help="instructions that hold for the whole conversation")
+    made.add_argument(
+        "--base-url", metavar="URL", help='a server such as http://127.0.0.1:8080/v1, or "local:" for the model in the box'
+    )
+    made.add_argument("--no-stream", action="store_true", help="print the answer when it is whole")
+    if command == "ask":
+        made.add_argument("--json", action="store_true", help="print the completion as one JSON object")
+    made.add_argument("--version", action="store_true", help="print the version")
+    return made
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command. Gives the exit code."""
+    command = "chat" if arguments[:1] == ["chat"] else "ask"
+    options = parser(command).parse_args(arguments[1:] if command == "chat" else arguments)
+    if options.version:
+        from gpt.version import __version__
+
+        print(f"gpt {__version__}")
+        return WELL
+    from gpt.errors import ContentPolicyError, GptError
+
+    try:
+        if command == "chat":
+            from gpt.cli.chat import chat as command_run
+        else:
+            from gpt.cli.ask import ask as command_run
+        return command_run(options)
+    except ContentPolicyError as error:
+        complain(error)
+        return REFUSED
+    except GptError as error:
+        complain(error)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone. Python would flush stdout once more at exit and complain; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def complain(error: Exception) -> None:
+    """Say on stderr what went wrong."""
+    print(f"gpt: {error}", file=sys.stderr)
+
+
+def client(options: argparse.Namespace) -> Gpt:
+    """The client that the options and the environment ask for.
+
+    With no key and no server in either, the model in the box answers, and a line on stderr says so.
+    """
+    from gpt.client import Gpt
+
+    url = options.base_url
+    if url is None and not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL"):
+        url = "local:"
+        print(
+            "gpt: no OPENAI_API_KEY and no --base-url, so the model in the box answers (135 million parameters: "
+            "for trying things, not for facts)",
+            file=sys.stderr,
+        )
+    return Gpt(server_url=url, model=options.model)
