@@ -1,0 +1,383 @@
+"""Our HTTP/1.1 on asyncio.
+
+The same rules as `blocking.py`: a request takes an idle connection or makes one; a taken one that breaks before a byte of the
+answer has come is replaced once, for free. Cancelling closes the connection at once, at whatever await.
+
+Connections belong to the event loop that made them: each loop has a pool of its own, which goes with it, so that one client
+lives through several `asyncio.run`. A connection has one timer, set back rather than made anew for each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+import weakref
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+from gpt.errors import InvalidRequestError, TransportError
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds, Timeout
+from gpt.remote.http.connect import Network, aconnect, broken_error, timeout_error
+from gpt.remote.http.parse import ResponseReader, request_bytes
+from gpt.remote.http.pool import Pool
+
+if TYPE_CHECKING:
+    from gpt.protocol.wire import AsyncHttpStream
+
+_AHEAD = 1024 * 1024
+"""Bytes of a streamed body that may wait to be read before the server is held back."""
+
+
+class _Stale(Exception):
+    """A connection that had been idle gave nothing: the server has closed it. Only ever caught here."""
+
+
+class AsyncConnection(asyncio.Protocol):
+    """A connection with the reader of its answers. At most one task waits for it at a time."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.where = f"{origin.host}:{origin.port}"
+        self.reader = ResponseReader(self.where)
+        self.loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport
+        self.closed = False
+        self.begun = 0.0
+        self.first_byte: float | None = None
+        self._busy = False
+        self._reused = False
+        self._streamed = False
+        self._held_back = False
+        self._ahead = 0
+        self._problem: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timeout = Timeout()
+        self._phase = "first_byte"
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy:
+            self.abort()  # nobody asked
+            return
+        if self.first_byte is None:
+            self.first_byte = time.perf_counter()
+        reader = self.reader
+        try:
+            reader.feed(data)
+        except TransportError as error:
+            self._fail(error)
+            return
+        if reader.done:
+            self._due = None
+        else:
+            self._clock("read", self._timeout.idle)
+            if self._streamed:
+                self._ahead += len(data)
+                if self._ahead > _AHEAD and not self._held_back:
+                    self._held_back = True
+                    self.transport.pause_reading()
+            elif not reader.head or self._waiter is None:
+                return
+        if reader.done or (self._streamed and reader.head):
+            self._wake()
+
+    def eof_received(self) -> bool:
+        self._ended(None)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended(exc)
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def pause_writing(self) -> None:
+        self._clock("write", self._timeout.write)
+
+    def resume_writing(self) -> None:
+        if self._phase == "write":
+            self._clock("first_byte", self._timeout.first_byte)
+
+    def _ended(self, exc: Exception | None) -> None:
+        """The server has closed the connection, or it broke."""
+        self.closed = True
+        if not self._busy or self.reader.done or self._problem is not None:
+            return
+        if self._reused and self.first_byte is None:
+            self._fail(_Stale())
+        elif isinstance(exc, OSError):
+            self._fail(broken_error(exc, "first_byte" if self.first_byte is None else "read", self.where))
+        else:
+            try:
+                self.reader.end()
+            except TransportError as error:
+                self._fail(error)
+            else:
+                self._wake()
+
+    def _fail(self, problem: Exception) -> None:
+        self._problem = problem
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # Clocks.
+
+    def _clock(self, phase: str, seconds: Seconds | None) -> None:
+        """From now on, `phase` may last `seconds`."""
+        self._phase = phase
+        if seconds is None:
+            self._due = None
+            return
+        self._due = due = self.loop.time() + seconds
+        timer = self._timer
+        if timer is None or timer.when() > due:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self.loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        """The timer has run out: either time is up, or it was set back since."""
+        self._timer = None
+        if self._due is None:
+            return
+        if self._due > self.loop.time():
+            self._timer = self.loop.call_at(self._due, self._tick)
+            return
+        seconds = {"write": self._timeout.write, "first_byte": self._timeout.first_byte}.get(self._phase, self._timeout.idle)
+        self._fail(timeout_error(self._phase, self.where, seconds))
+
+    # What the transport calls.
+
+    def send(self, data: bytes, timeout: Timeout, *, reused: bool, streamed: bool) -> None:
+        """Begin an exchange."""
+        self.reader.start()
+        self.first_byte = None
+        self._busy, self._reused, self._streamed = True, reused, streamed
+        self._problem = None
+        self._ahead = 0
+        self._timeout = timeout
+        self._clock("first_byte", timeout.first_byte)
+        self.transport.write(data)
+
+    async def wait(self) -> None:
+        """Until there is news: the whole answer, or for a stream its head or a piece. Raises what went wrong."""
+        if self._problem is None:
+            self._waiter = self.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._problem is not None:
+            raise self._problem
+
+    async def piece(self) -> bytes:
+        """The next piece of the body; b"" at its end."""
+        reader = self.reader
+        while True:
+            piece = reader.take()
+            if self._held_back:
+                self._held_back = False
+                self.transport.resume_reading()
+            self._ahead = 0
+            if piece or reader.done:
+                return piece
+            await self.wait()
+
+    def finish(self) -> bool:
+        """End an exchange whose answer has been read. Gives whether the connection can carry another."""
+        self._busy = False
+        self._due = None
+        return self.reader.keep and not self.closed
+
+    def abort(self) -> None:
+        """Close at once. Safe from any thread."""
+        self._busy = False
+        self._due = None
+        self.closed = True
+        transport = self.transport
+        if self.loop.is_closed():
+            _drop(transport)
+            return
+        try:
+            here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            here = False
+        if here:
+            transport.abort()
+        else:
+            self.loop.call_soon_threadsafe(transport.abort)
+
+
+def _drop(transport: Any) -> None:
+    """Close the socket of a transport whose loop is gone, without a word: nobody can close it properly any more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        sock = getattr(transport, "_sock", None)
+        if sock is not None:
+            sock.close()
+            transport._sock = None
+        inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        if inner is not None:
+            transport._closed = True
+            _drop(inner)
+
+
+class _LoopPool:
+    """The connections of one event loop. They are closed when the loop shuts down."""
+
+    def __init__(self, network: Network) -> None:
+        self.idle: Pool[AsyncConnection] = Pool(network.max_idle, network.idle_seconds)
+        self._keeper = self._keep()
+
+    async def begin(self) -> None:
+        # A loop that shuts down closes its asynchronous generators first, while connections can still be closed properly.
+        await anext(self._keeper)
+
+    async def _keep(self) -> AsyncGenerator[None]:
+        idle = self.idle
+        try:
+            yield
+        finally:
+            for connection in idle.clear():
+                connection.abort()
+
+
+class AsyncHttpTransport:
+    """The way out for clients on asyncio."""
+
+    def __init__(self, network: Network | None = None) -> None:
+        self.network = network or Network()
+        self._closed = False
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool] = weakref.WeakKeyDictionary()
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Send, and read the whole answer. Raises TransportError, and InvalidRequestError for what cannot be sent."""
+        started = time.perf_counter()
+        try:
+            connection, pool = await self._exchange(request, streamed=False)
+        except TransportError as error:
+            error.elapsed = time.perf_counter() - started
+            raise
+        reader = connection.reader
+        first_byte = (connection.first_byte or started) - started
+        response = HttpResponse(reader.status, reader.headers, reader.take(), time.perf_counter() - started, first_byte)
+        self._release(connection, pool)
+        return response
+
+    async def open(self, request: HttpRequest) -> AsyncHttpStream:
+        """Send, and read the head of the answer. Raises as `send` does."""
+        started = time.perf_counter()
+        try:
+            connection, pool = await self._exchange(request, streamed=True)
+        except TransportError as error:
+            error.elapsed = time.perf_counter() - started
+            raise
+        return AsyncBodyStream(self, connection, pool)
+
+    async def _exchange(self, request: HttpRequest, *, streamed: bool) -> tuple[AsyncConnection, _LoopPool]:
+        """A connection over which the request has gone out and the answer, or for a stream its head, has come."""
+        if self._closed:
+            raise InvalidRequestError("the client is closed; make a new one")
+        data = request_bytes(request)
+        pool = self._pools.get(asyncio.get_running_loop()) or await self._pool()
+        connection = pool.idle.take(request.origin)
+        while connection is not None and connection.closed:
+            connection = pool.idle.take(request.origin)
+        reused = connection is not None
+        while True:
+            if connection is None:
+                connection = AsyncConnection(request.origin)
+                await aconnect(connection, request.origin, self.network, request.timeout.connect)
+            try:
+                connection.send(data, request.timeout, reused=reused, streamed=streamed)
+                await connection.wait()
+            except _Stale:
+                connection.abort()
+                connection, reused = None, False
+            except BaseException:
+                connection.abort()
+                raise
+            else:
+                return connection, pool
+
+    async def _pool(self) -> _LoopPool:
+        """A pool for the running loop; those of loops that are gone are dropped."""
+        for loop in list(self._pools):
+            if loop.is_closed():
+                for connection in self._pools.pop(loop).idle.clear():
+                    connection.abort()
+        pool = self._pools[asyncio.get_running_loop()] = _LoopPool(self.network)
+        await pool.begin()
+        return pool
+
+    def _release(self, connection: AsyncConnection, pool: _LoopPool) -> None:
+        """Keep a connection whose answer has been read, if it can be used again."""
+        if not connection.finish() or self._closed:
+            connection.abort()
+            return
+        for other in pool.idle.put(connection.origin, connection, time.monotonic()):
+            other.abort()
+
+    async def close(self) -> None:
+        """Close what is idle; what is in use closes when its answer has been read."""
+        self._close()
+        await asyncio.sleep(0)  # asyncio closes a socket one turn after it was told to
+
+    def _close(self) -> None:
+        self._closed = True
+        for pool in list(self._pools.values()):
+            for connection in pool.idle.clear():
+                connection.abort()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pools"):
+            self._close()
+
+
+class AsyncBodyStream:
+    """The body of an answer as it comes. The connection goes back when the body has ended, else it is closed."""
+
+    def __init__(self, transport: AsyncHttpTransport, connection: AsyncConnection, pool: _LoopPool) -> None:
+        self._transport = transport
+        self._connection: AsyncConnection | None = connection
+        self._pool = pool
+        self.status: int = connection.reader.status
+        self.headers: Headers = connection.reader.headers
+
+    async def read(self) -> bytes:
+        """The next piece of the body, decoded; b"" at its end. Raises TransportError."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        try:
+            piece = await connection.piece()
+        except BaseException:
+            await self.close()
+            raise
+        if connection.reader.done and self._connection is not None:
+            self._connection = None
+            self._transport._release(connection, self._pool)
+        return piece
+
+    async def close(self) -> None:
+        """End the exchange at once: the server sees the connection closed."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def __del__(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()

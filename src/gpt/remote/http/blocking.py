@@ -1,0 +1,253 @@
+"""Our HTTP/1.1 on blocking sockets. May be shared by threads; after a fork the child makes connections of its own.
+
+A request takes an idle connection or makes one. A taken one may have been closed by the server in the meantime: when it
+breaks before a byte of the answer has come, the request is sent once more on a new connection, for free. Whatever else goes
+wrong, Ctrl-C included, closes the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from gpt.errors import InvalidRequestError, TransportError
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds
+from gpt.remote.http.connect import Network, broken_error, connect, timeout_error
+from gpt.remote.http.parse import ResponseReader, request_bytes
+from gpt.remote.http.pool import Pool
+
+if TYPE_CHECKING:
+    from gpt.protocol.wire import HttpStream
+
+_READ = 65536
+"""Bytes asked of the system at a time."""
+
+
+class _Stale(Exception):
+    """A connection that had been idle gave nothing: the server has closed it. Only ever caught here."""
+
+
+class Connection:
+    """A socket with the reader of its answers."""
+
+    __slots__ = ("_timeout", "origin", "reader", "socket", "where")
+
+    def __init__(self, origin: Origin, sock: socket.socket) -> None:
+        self.origin = origin
+        self.socket = sock
+        self.where = f"{origin.host}:{origin.port}"
+        self.reader = ResponseReader(self.where)
+        self._timeout = sock.gettimeout()
+
+    def is_stale(self) -> bool:
+        """Whether the server has closed it, or sent what nobody asked for: an idle connection has nothing to read."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def wait(self, seconds: Seconds | None) -> None:
+        """Set how long the next operation may take; the system is asked only when that changes."""
+        if seconds != self._timeout:
+            self.socket.settimeout(seconds)
+            self._timeout = seconds
+
+    def send(self, data: bytes, request: HttpRequest, reused: bool) -> None:
+        """Send the request. Raises TransportError, or _Stale on a reused connection."""
+        self.reader.start()
+        self.wait(request.timeout.write)
+        try:
+            self.socket.sendall(data)
+        except TimeoutError as error:
+            raise timeout_error("write", self.where, request.timeout.write) from error
+        except OSError as error:
+            if reused:
+                raise _Stale from error
+            raise broken_error(error, "write", self.where) from error
+
+    def read_head(self, request: HttpRequest, reused: bool) -> None:
+        """Read until the head has come. Raises TransportError, or _Stale when a reused connection ends before a byte."""
+        reader = self.reader
+        first = True
+        self.wait(request.timeout.first_byte)
+        while not reader.head:
+            try:
+                data = self.socket.recv(_READ)
+            except TimeoutError as error:
+                phase, limit = ("first_byte", request.timeout.first_byte) if first else ("read", request.timeout.idle)
+                raise timeout_error(phase, self.where, limit) from error
+            except OSError as error:
+                if reused and first:
+                    raise _Stale from error
+                raise broken_error(error, "first_byte", self.where) from error
+            if not data:
+                if reused and first:
+                    raise _Stale
+                reader.end()
+            reader.feed(data)
+            if first and not reader.head:
+                first = False
+                self.wait(request.timeout.idle)
+
+    def read_more(self, request: HttpRequest) -> None:
+        """Read one piece of the body. Raises TransportError."""
+        self.wait(request.timeout.idle)
+        try:
+            data = self.socket.recv(_READ)
+        except TimeoutError as error:
+            raise timeout_error("read", self.where, request.timeout.idle) from error
+        except OSError as error:
+            raise broken_error(error, "read", self.where) from error
+        if data:
+            self.reader.feed(data)
+        else:
+            self.reader.end()
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class HttpTransport:
+    """The way out for blocking clients."""
+
+    def __init__(self, network: Network | None = None) -> None:
+        self.network = network or Network()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._pool: Pool[Connection] = Pool(self.network.max_idle, self.network.idle_seconds)
+
+    def send(self, request: HttpRequest) -> HttpResponse:
+        """Send, and read the whole answer. Raises TransportError, and InvalidRequestError for what cannot be sent."""
+        started = time.perf_counter()
+        try:
+            connection = self._exchange(request)
+            first_byte = time.perf_counter() - started
+            try:
+                reader = connection.reader
+                while not reader.done:
+                    connection.read_more(request)
+                response = HttpResponse(
+                    reader.status, reader.headers, reader.take(), time.perf_counter() - started, first_byte
+                )
+            except BaseException:
+                connection.close()
+                raise
+        except TransportError as error:
+            error.elapsed = time.perf_counter() - started
+            raise
+        self._release(connection)
+        return response
+
+    def open(self, request: HttpRequest) -> HttpStream:
+        """Send, and read the head of the answer. Raises as `send` does."""
+        started = time.perf_counter()
+        try:
+            connection = self._exchange(request)
+        except TransportError as error:
+            error.elapsed = time.perf_counter() - started
+            raise
+        return BodyStream(self, connection, request)
+
+    def _exchange(self, request: HttpRequest) -> Connection:
+        """A connection over which the request has gone out and the head of its answer has come."""
+        data = request_bytes(request)
+        connection = self._take(request.origin)
+        reused = connection is not None
+        while True:
+            if connection is None:
+                connection = Connection(request.origin, connect(request.origin, self.network, request.timeout.connect))
+            try:
+                connection.send(data, request, reused)
+                connection.read_head(request, reused)
+            except _Stale:
+                connection.close()
+                connection, reused = None, False
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+
+    def _take(self, origin: Origin) -> Connection | None:
+        """An idle connection that still stands."""
+        if self._closed:
+            raise InvalidRequestError("the client is closed; make a new one")
+        if os.getpid() != self._process:
+            # A fork: the parent's connections are the parent's. They are forgotten, not closed: closing TLS would speak.
+            self._inherited = self._pool
+            self._begin()
+        while True:
+            with self._lock:
+                connection = self._pool.take(origin)
+            if connection is None or not connection.is_stale():
+                return connection
+            connection.close()
+
+    def _release(self, connection: Connection) -> None:
+        """Keep a connection whose answer has been read, if it can be used again."""
+        if not connection.reader.keep or self._closed or os.getpid() != self._process:
+            connection.close()
+            return
+        with self._lock:
+            surplus = self._pool.put(connection.origin, connection, time.monotonic())
+        for other in surplus:
+            other.close()
+
+    def close(self) -> None:
+        """Close what is idle; what is in use closes when its answer has been read."""
+        self._closed = True
+        if os.getpid() == self._process:
+            with self._lock:
+                idle = self._pool.clear()
+            for connection in idle:
+                connection.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pool"):
+            self.close()
+
+
+class BodyStream:
+    """The body of an answer as it comes. The connection goes back when the body has ended, else it is closed."""
+
+    def __init__(self, transport: HttpTransport, connection: Connection, request: HttpRequest) -> None:
+        self._transport = transport
+        self._connection: Connection | None = connection
+        self._request = request
+        self.status: int = connection.reader.status
+        self.headers: Headers = connection.reader.headers
+
+    def read(self) -> bytes:
+        """The next piece of the body, decoded; b"" at its end. Raises TransportError."""
+        connection = self._connection
+        while connection is not None:
+            reader = connection.reader
+            piece = reader.take()
+            if reader.done:
+                self._connection = None
+                self._transport._release(connection)
+                return piece
+            if piece:
+                return piece
+            try:
+                connection.read_more(self._request)
+            except BaseException:
+                self.close()
+                raise
+        return b""
+
+    def close(self) -> None:
+        """End the exchange at once: the server sees the connection closed."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def __del__(self) -> None:
+        self.close()

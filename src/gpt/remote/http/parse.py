@@ -1,0 +1,203 @@
+"""HTTP/1.1 as bytes: writing a request, reading an answer. Pure: no socket, no clock.
+
+llhttp (through `httptools`) does the grammar. What it leaves to its caller is here: bodies that end when the connection does,
+informational answers, content encodings, limits, and whether the connection can be used again.
+Invariant: whatever bytes come, `feed` returns or raises TransportError.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from gpt.errors import ConnectError, InvalidRequestError, StreamTruncatedError, TransportError
+from gpt.protocol.wire import Headers, HttpRequest
+
+if TYPE_CHECKING:
+    import zlib
+
+MAX_HEAD = 256 * 1024
+"""Bytes of status line and header fields. curl allows 300 KB, nginx and most servers far less."""
+
+MAX_BODY = 1024 * 1024 * 1024
+"""Bytes of a body that is read whole, after decoding: more than any answer, less than a machine's memory."""
+
+
+def request_bytes(request: HttpRequest) -> bytes:
+    """Head and body, as they go out. Raises InvalidRequestError for a name or value that would break out of its line."""
+    origin = request.origin
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    if origin.port != (443 if origin.scheme == "https" else 80):
+        host = f"{host}:{origin.port}"
+    lines = [f"{request.method} {request.target} HTTP/1.1\r\nhost: {host}\r\n"]
+    lines += [f"{name}: {value}\r\n" for name, value in request.headers]
+    if request.body or request.method == "POST":
+        lines.append(f"content-length: {len(request.body)}\r\n")
+    head = "".join(lines)
+    breaks = len(lines) + 1
+    if head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head or " " in request.target:
+        raise _unsafe(request)
+    try:
+        return b"%b\r\n%b" % (head.encode("latin-1"), request.body)
+    except UnicodeEncodeError:
+        raise _unsafe(request) from None
+
+
+def _unsafe(request: HttpRequest) -> InvalidRequestError:
+    """The error that names the field at fault, and shows no value: it may be a secret. Source: RFC 9110, section 5.5."""
+    for name, value in request.headers:
+        for part in (name, value):
+            if any(mark in part for mark in "\r\n\0") or not _is_latin(part):
+                return InvalidRequestError(
+                    f"header {name!r}: it has a line break or another character that no header may have", param=name
+                )
+    return InvalidRequestError(
+        f"the URL {request.url!r} has a space or another character that a URL may not have; percent-encode it"
+    )
+
+
+def _is_latin(text: str) -> bool:
+    return all(ord(character) < 256 for character in text)
+
+
+class ResponseReader:
+    """Reads one answer after another of one connection. `start` before each.
+
+    `status` and `headers` hold once `head` is true; `take` gives what came of the body since; `done` ends the answer, and
+    `keep` then tells whether the connection can carry another.
+    """
+
+    __slots__ = (
+        "_decoder", "_framed", "_names", "_parser", "_pieces", "_size", "_where", "done", "head", "keep", "status",
+    )  # fmt: skip
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self.start()
+
+    def start(self) -> None:
+        """Make ready for an answer."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._names: list[tuple[str, str]] = []
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._decoder: zlib._Decompress | None = None
+        self._framed = False
+        self.status = 0
+        self.head = self.done = self.keep = False
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields."""
+        return Headers(self._names)
+
+    def feed(self, data: bytes) -> None:
+        """Take in what the connection gave. Raises TransportError for what is no HTTP answer."""
+        if not self.head:
+            self._size += len(data)
+            if self._size > MAX_HEAD:
+                raise self._broken(f"sent a head of more than {MAX_HEAD} bytes", data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise self._broken("wants another protocol", data) from None
+        except httptools.HttpParserError as error:
+            if self.done:
+                # More than one answer to one request: the answer stands, the connection is not to be trusted.
+                self.keep = False
+                return
+            cause = error.__context__
+            if isinstance(cause, TransportError):
+                raise cause from None
+            raise self._broken(f"sent no HTTP ({error})", data) from None
+
+    def end(self) -> None:
+        """Take in that the connection has ended. Raises TransportError when the answer was not whole.
+
+        An answer without Content-Length and chunks ends here (RFC 9112, section 6.3).
+        """
+        if self.done:
+            return
+        if not self.head:
+            raise ConnectError(
+                f"{self._where} closed the connection without an answer; try again, or look at the server's log",
+                phase="first_byte",
+                sent=True,
+            )
+        if self._framed:
+            raise StreamTruncatedError(f"{self._where} closed the connection in the middle of the answer; try again")
+        self.keep = False
+        self.done = True
+        self._flush()
+
+    def take(self) -> bytes:
+        """What came of the body since the last call, decoded."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        self._pieces = []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _broken(self, what: str, data: bytes) -> TransportError:
+        return ConnectError(
+            f"{self._where} {what}; it begins {bytes(data[:60])!r}; is this the right port and scheme?",
+            phase="read",
+            sent=True,
+        )
+
+    def _flush(self) -> None:
+        if self._decoder is not None and (rest := self._decoder.flush()):
+            self._pieces.append(rest)
+
+    # What llhttp calls.
+
+    def on_message_begin(self) -> None:
+        if self.done:
+            raise ValueError("an answer to nothing")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._names.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            return
+        self.head = True
+        for name, value in self._names:
+            if name == "content-length" or (name == "transfer-encoding" and value.lower().endswith("chunked")):
+                self._framed = True
+            elif name == "content-encoding" and value.lower() not in ("", "identity"):
+                self._decoder = self._inflater(value)
+        self._size = 0
+
+    def on_body(self, data: bytes) -> None:
+        if self._decoder is not None:
+            import zlib
+
+            try:
+                data = self._decoder.decompress(data)
+            except zlib.error as error:
+                raise self._broken(f"sent a body that is not what its content-encoding says ({error})", data) from None
+            if not data:
+                return
+        self._size += len(data)
+        if self._size > MAX_BODY:
+            raise self._broken(f"sent a body of more than {MAX_BODY} bytes", data)
+        self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.status < 200:
+            # Informational (RFC 9110, section 15.2): the answer is still to come, on the same parser.
+            self._names.clear()
+            return
+        self.done = True
+        self.keep = self._parser.should_keep_alive()
+        self._flush()
+
+    def _inflater(self, encoding: str) -> Any:
+        if encoding.lower() not in ("gzip", "x-gzip", "deflate"):
+            raise self._broken(f"sent a body encoded as {encoding!r}, which was not asked for", b"")
+        import zlib
+
+        return zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib, whichever the body begins with

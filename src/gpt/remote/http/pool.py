@@ -1,0 +1,49 @@
+"""Which connection a request takes: the arithmetic of the pool, the same for both transports.
+
+Idle connections of one origin are a stack: the one used last is the freshest. Those that stand too long, and those beyond the
+limit, are handed back to be closed. Nothing here waits or closes; the owner holds the lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+from gpt.protocol.wire import Origin, Seconds
+
+C = TypeVar("C")
+
+
+class Pool(Generic[C]):
+    """Idle connections by origin. `open` counts those that exist, idle or in use."""
+
+    def __init__(self, max_idle: int, idle_seconds: Seconds) -> None:
+        self._max_idle = max_idle
+        self._idle_seconds = idle_seconds
+        self._idle: dict[Origin, deque[tuple[float, C]]] = {}
+
+    def take(self, origin: Origin) -> C | None:
+        """The connection that was put back last; None when there is none."""
+        idle = self._idle.get(origin)
+        return idle.pop()[1] if idle else None
+
+    def put(self, origin: Origin, connection: C, now: float) -> list[C]:
+        """Keep a connection. Gives those that are to be closed for it: too old, or too many."""
+        idle = self._idle.get(origin)
+        if idle is None:
+            idle = self._idle[origin] = deque()
+        idle.append((now, connection))
+        if len(idle) <= self._max_idle and idle[0][0] + self._idle_seconds > now:
+            return []
+        surplus = []
+        while idle and (len(idle) > self._max_idle or idle[0][0] + self._idle_seconds <= now):
+            surplus.append(idle.popleft()[1])
+        return surplus
+
+    def clear(self) -> list[C]:
+        """Forget all. Gives those that are to be closed."""
+        idle, self._idle = self._idle, {}
+        return [connection for stack in idle.values() for _, connection in stack]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._idle.values()))
