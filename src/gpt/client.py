@@ -91,9 +91,11 @@ class _Core:
         self.model: str | Unset = UNSET if model is None else model
         self.options = options
 
-    def prepare(self, prompt: Prompt, params: CallParams) -> tuple[ChatRequest, CallOptions]:
-        """The request and the options of a call. Raises InvalidRequestError, and TypeError for an unknown keyword."""
-        fields: dict[str, Any] = dict(params)
+    def prepare(self, prompt: Prompt, fields: dict[str, Any]) -> tuple[ChatRequest, CallOptions]:
+        """The request and the options of a call; `fields` are its keywords, and are used up.
+
+        Raises InvalidRequestError, and TypeError for an unknown keyword.
+        """
         options = self.options if _OPTIONS.isdisjoint(fields) else self.options_of(fields)
         model = fields.pop("model", None)
         if "body" in fields:
@@ -422,7 +424,7 @@ class Chat:
         InvalidRequestError before sending, ResponseError for an answered failure, TransportError when no answer came; and
         TypeError for an unknown keyword.
         """
-        request, options = self._core.prepare(messages, params)
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         return self._backend.complete(request, options)
 
     def stream(self, messages: Prompt, **params: Unpack[CallParams]) -> ChatStream:
@@ -432,7 +434,7 @@ class Chat:
         """
         from gpt.stream import ChatStream
 
-        request, options = self._core.prepare(messages, params)
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         backend = self._backend
         return ChatStream(lambda: backend.stream(request, options))
 
@@ -492,14 +494,14 @@ class Completions:
         return self._backend.complete(request, options)
 
 
-def _official(params: CreateParams) -> CallParams:
+def _official(params: CreateParams) -> dict[str, Any]:
     """The official package's names of three options, as ours."""
     settled: dict[str, Any] = dict(params)
     for name in ("headers", "query", "body"):
         official = settled.pop(f"extra_{name}", None)
         if official is not None:
             settled[name] = _one_of(name, settled.get(name), f"extra_{name}", official)
-    return settled  # type: ignore[return-value]
+    return settled
 
 
 class ChunkIterator:
@@ -620,14 +622,14 @@ class AsyncChat:
 
     async def complete(self, messages: Prompt, **params: Unpack[CallParams]) -> ChatCompletion:
         """The model's answer to `messages`; see `Chat.complete`. Cancelling the task stops the work at the other end."""
-        request, options = self._core.prepare(messages, params)
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         return await self._backend.complete(request, options)
 
     def stream(self, messages: Prompt, **params: Unpack[CallParams]) -> AsyncChatStream:
         """The same answer as events while it is made; see `Chat.stream`. Not awaited: `async with`."""
         from gpt.stream import AsyncChatStream
 
-        request, options = self._core.prepare(messages, params)
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         backend = self._backend
         return AsyncChatStream(lambda: backend.stream(request, options))
 

@@ -52,8 +52,8 @@ class Origin(NamedTuple):
 class HttpRequest(msgspec.Struct, frozen=True):
     """A request: `target` is path and query. `headers` go out as given, after Host and before Content-Length.
 
-    The transport adds Host, Content-Length (when there is a body or the method is POST) and Accept-Encoding, and no other
-    header. Neither headers nor body show in repr.
+    The transport adds Host and, when there is a body or the method is POST, Content-Length; no other header. Neither headers
+    nor body show in repr.
     """
 
     method: str
@@ -72,28 +72,42 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 
 class Headers(Mapping[str, str]):
-    """The header fields of an answer. Names match in any case; `get` joins repeated fields by ", " (RFC 9110, 5.3)."""
+    """The header fields of an answer. Names match in any case; repeated fields are joined by ", " (RFC 9110, 5.3).
 
-    __slots__ = ("items_list",)
+    Made of pairs, or of the lines of a head as they came, which are then read when a field is first asked for.
+    """
 
-    def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
-        self.items_list = [(name.lower(), value) for name, value in items]
+    __slots__ = ("_fields", "_lines")
+
+    def __init__(self, items: Iterable[tuple[str, str]] = (), lines: bytes = b"") -> None:
+        self._lines = lines
+        self._fields: dict[str, str] | None = None if lines else _joined(items)
+
+    def _read(self) -> dict[str, str]:
+        if self._fields is None:
+            lines = self._lines.decode("latin-1").split("\r\n")
+            self._fields = _joined((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
+        return self._fields
 
     def __getitem__(self, name: str) -> str:
-        name = name.lower()
-        found = [value for key, value in self.items_list if key == name]
-        if not found:
-            raise KeyError(name)
-        return ", ".join(found)
+        return self._read()[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict(self.items_list))
+        return iter(self._read())
 
     def __len__(self) -> int:
-        return len(dict(self.items_list))
+        return len(self._read())
 
     def __repr__(self) -> str:
-        return f"Headers({self.items_list!r})"
+        return f"Headers({self._read()!r})"
+
+
+def _joined(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for name, value in items:
+        name = name.lower()
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
 
 
 class HttpResponse(msgspec.Struct, frozen=True):

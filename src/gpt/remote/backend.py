@@ -37,6 +37,8 @@ from gpt.version import __version__
 HOSTED = "https://api.openai.com/v1"
 """The hosted service, as the seed's `SERVERS` has it."""
 
+COMPLETIONS = "/chat/completions"
+
 Key: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
 
 
@@ -53,9 +55,14 @@ class Endpoint(msgspec.Struct, frozen=True):
     path: str
     query: str = ""
     api_key: Key = ""
+    """A function that gives the key of each request; a key that is a string is in `headers` already."""
     headers: tuple[tuple[str, str], ...] = ()
     timeout: Timeout = Timeout()
     retry: Retry = Retry()
+    authorized: bool = False
+    """Whether `headers` has the key."""
+    completions: str = ""
+    """The target of the most frequent request, made once."""
 
     def __repr__(self) -> str:
         return f"Endpoint({str(self.origin) + self.path!r})"
@@ -64,8 +71,8 @@ class Endpoint(msgspec.Struct, frozen=True):
         """The request for `path` below the base URL. Raises InvalidRequestError where a key is needed and there is none."""
         headers = self.headers
         if key:
-            headers = (("authorization", key), *headers)
-        elif self.origin == _HOSTED_ORIGIN:
+            headers = (*headers, ("authorization", key))
+        elif not self.authorized and self.origin == _HOSTED_ORIGIN:
             raise InvalidRequestError(
                 "no API key for the hosted service: set OPENAI_API_KEY or pass api_key=; or answer without a key, by the "
                 'model in the box with server_url="local:" or by a server of your own with server_url="http://..."',
@@ -74,13 +81,15 @@ class Endpoint(msgspec.Struct, frozen=True):
         if options.headers:
             given = {name.lower(): value for name, value in options.headers.items()}
             headers = (*((name, value) for name, value in headers if name not in given), *given.items())
-        query = self.query
+        target = self.completions if path == COMPLETIONS else self._target(path, self.query)
         if options.query:
             from urllib.parse import urlencode
 
-            query = "&".join(part for part in (query, urlencode(dict(options.query))) if part)
-        target = f"{self.path}{path}?{query}" if query else self.path + path
+            target = self._target(path, "&".join(part for part in (self.query, urlencode(dict(options.query))) if part))
         return HttpRequest(method, self.origin, target, headers, body, options.timeout or self.timeout)
+
+    def _target(self, path: str, query: str) -> str:
+        return f"{self.path}{path}?{query}" if query else self.path + path
 
 
 _HOSTED_ORIGIN = Origin("https", "api.openai.com", 443)
@@ -140,6 +149,9 @@ def endpoint(
         sent["openai-organization"] = organization
     if project:
         sent["openai-project"] = project
+    if isinstance(api_key, str) and api_key:
+        sent["authorization"] = bearer(api_key)
+        api_key = ""
     sent |= {name.lower(): value for name, value in (headers or {}).items()}
     if query:
         from urllib.parse import urlencode
@@ -153,6 +165,8 @@ def endpoint(
         tuple(sent.items()),
         Timeout() if timeout is None else Timeout.of(timeout),
         retry or Retry(),
+        "authorization" in sent,
+        f"{path}{COMPLETIONS}?{own_query}" if own_query else path + COMPLETIONS,
     )
 
 
@@ -198,7 +212,7 @@ class RemoteBackend:
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         body = encode_request(request)
-        asked = self.endpoint.request("POST", "/chat/completions", body, options, self._key())
+        asked = self.endpoint.request("POST", COMPLETIONS, body, options, self._key())
         return run(flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw), self.transport)
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
@@ -207,7 +221,7 @@ class RemoteBackend:
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
         request = msgspec.structs.replace(request, stream=True)
-        asked = self.endpoint.request("POST", "/chat/completions", encode_request(request), options, self._key())
+        asked = self.endpoint.request("POST", COMPLETIONS, encode_request(request), options, self._key())
         stream = self.transport.open(asked)
         if stream.status != 200:
             body = b"".join(iter(stream.read, b""))
@@ -276,7 +290,7 @@ class AsyncRemoteBackend:
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         body = encode_request(request)
-        asked = self.endpoint.request("POST", "/chat/completions", body, options, await self._key())
+        asked = self.endpoint.request("POST", COMPLETIONS, body, options, await self._key())
         return await arun(flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw), self.transport)
 
     async def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
@@ -285,7 +299,7 @@ class AsyncRemoteBackend:
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncStream:
         request = msgspec.structs.replace(request, stream=True)
-        asked = self.endpoint.request("POST", "/chat/completions", encode_request(request), options, await self._key())
+        asked = self.endpoint.request("POST", COMPLETIONS, encode_request(request), options, await self._key())
         stream = await self.transport.open(asked)
         if stream.status != 200:
             pieces = []

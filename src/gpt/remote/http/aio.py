@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gpt.errors import InvalidRequestError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds, Timeout
 from gpt.remote.http.connect import Network, aconnect, broken_error, timeout_error
-from gpt.remote.http.parse import ResponseReader, request_bytes
+from gpt.remote.http.parse import HeadWriter, ResponseReader
 from gpt.remote.http.pool import Pool
 
 if TYPE_CHECKING:
@@ -260,6 +260,7 @@ class AsyncHttpTransport:
     def __init__(self, network: Network | None = None) -> None:
         self.network = network or Network()
         self._closed = False
+        self._heads = HeadWriter()
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool] = weakref.WeakKeyDictionary()
 
     async def send(self, request: HttpRequest) -> HttpResponse:
@@ -290,7 +291,7 @@ class AsyncHttpTransport:
         """A connection over which the request has gone out and the answer, or for a stream its head, has come."""
         if self._closed:
             raise InvalidRequestError("the client is closed; make a new one")
-        data = request_bytes(request)
+        data = self._heads.write(request)
         pool = self._pools.get(asyncio.get_running_loop()) or await self._pool()
         connection = pool.idle.take(request.origin)
         while connection is not None and connection.closed:

@@ -12,12 +12,14 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpt.errors import InvalidRequestError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds
 from gpt.remote.http.connect import Network, broken_error, connect, timeout_error
-from gpt.remote.http.parse import ResponseReader, request_bytes
+from gpt.remote.http.parse import HeadWriter, ResponseReader
 from gpt.remote.http.pool import Pool
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class _Stale(Exception):
 class Connection:
     """A socket with the reader of its answers."""
 
-    __slots__ = ("_timeout", "origin", "reader", "socket", "where")
+    __slots__ = ("_readable", "_timeout", "origin", "reader", "socket", "where")
 
     def __init__(self, origin: Origin, sock: socket.socket) -> None:
         self.origin = origin
@@ -42,12 +44,20 @@ class Connection:
         self.where = f"{origin.host}:{origin.port}"
         self.reader = ResponseReader(self.where)
         self._timeout = sock.gettimeout()
+        self._readable = _readable(sock)
 
     def is_stale(self) -> bool:
         """Whether the server has closed it, or sent what nobody asked for: an idle connection has nothing to read."""
-        poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
-        return bool(poll.poll(0))
+        if not self._readable():
+            return False
+        self.wait(0)
+        try:
+            self.socket.recv(1)
+        except BlockingIOError:  # TLS had something to say of its own, such as a session ticket
+            return False
+        except OSError as error:
+            return "WANT" not in getattr(error, "reason", "")
+        return True
 
     def wait(self, seconds: Seconds | None) -> None:
         """Set how long the next operation may take; the system is asked only when that changes."""
@@ -110,6 +120,15 @@ class Connection:
         self.socket.close()
 
 
+def _readable(sock: socket.socket) -> Callable[[], object]:
+    """A function that tells at once whether there is something to read."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: select.select([sock], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return partial(poll.poll, 0)
+
+
 class HttpTransport:
     """The way out for blocking clients."""
 
@@ -117,6 +136,7 @@ class HttpTransport:
         self.network = network or Network()
         self._lock = threading.Lock()
         self._closed = False
+        self._heads = HeadWriter()
         self._begin()
 
     def _begin(self) -> None:
@@ -157,7 +177,7 @@ class HttpTransport:
 
     def _exchange(self, request: HttpRequest) -> Connection:
         """A connection over which the request has gone out and the head of its answer has come."""
-        data = request_bytes(request)
+        data = self._heads.write(request)
         connection = self._take(request.origin)
         reused = connection is not None
         while True:

@@ -24,22 +24,38 @@ MAX_BODY = 1024 * 1024 * 1024
 """Bytes of a body that is read whole, after decoding: more than any answer, less than a machine's memory."""
 
 
-def request_bytes(request: HttpRequest) -> bytes:
-    """Head and body, as they go out. Raises InvalidRequestError for a name or value that would break out of its line."""
+class HeadWriter:
+    """Writes requests. A head that goes out again and again, as a client's does, is put together once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[tuple[str, str], ...], str, bytes] = ((), "", b"")
+
+    def write(self, request: HttpRequest) -> bytes:
+        """Head and body, as they go out. Raises InvalidRequestError for a field that would break out of its line."""
+        headers, target, head = self._last
+        if headers is not request.headers or target is not request.target:
+            head = head_bytes(request)
+            self._last = (request.headers, request.target, head)
+        body = request.body
+        if body or request.method == "POST":
+            return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        return head + b"0\r\n\r\n"
+
+
+def head_bytes(request: HttpRequest) -> bytes:
+    """The head up to and with "content-length: ". Raises InvalidRequestError for a field that would break out of its line."""
     origin = request.origin
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     if origin.port != (443 if origin.scheme == "https" else 80):
         host = f"{host}:{origin.port}"
     lines = [f"{request.method} {request.target} HTTP/1.1\r\nhost: {host}\r\n"]
     lines += [f"{name}: {value}\r\n" for name, value in request.headers]
-    if request.body or request.method == "POST":
-        lines.append(f"content-length: {len(request.body)}\r\n")
     head = "".join(lines)
     breaks = len(lines) + 1
     if head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head or " " in request.target:
         raise _unsafe(request)
     try:
-        return b"%b\r\n%b" % (head.encode("latin-1"), request.body)
+        return f"{head}content-length: ".encode("latin-1")
     except UnicodeEncodeError:
         raise _unsafe(request) from None
 
@@ -68,36 +84,32 @@ class ResponseReader:
     `keep` then tells whether the connection can carry another.
     """
 
-    __slots__ = (
-        "_decoder", "_framed", "_names", "_parser", "_pieces", "_size", "_where", "done", "head", "keep", "status",
-    )  # fmt: skip
+    __slots__ = ("_before", "_decoder", "_lines", "_parser", "_pieces", "_size", "_where", "done", "head", "keep", "status")
 
     def __init__(self, where: str) -> None:
         self._where = where
+        self._parser = httptools.HttpResponseParser(self)
         self.start()
 
     def start(self) -> None:
         """Make ready for an answer."""
-        self._parser = httptools.HttpResponseParser(self)
-        self._names: list[tuple[str, str]] = []
+        self._before = b""  # of the head, until all of it has come
+        self._lines = b""
         self._pieces: list[bytes] = []
         self._size = 0
         self._decoder: zlib._Decompress | None = None
-        self._framed = False
         self.status = 0
         self.head = self.done = self.keep = False
 
     @property
     def headers(self) -> Headers:
         """The header fields."""
-        return Headers(self._names)
+        return Headers(lines=self._lines) if self._lines else Headers()
 
     def feed(self, data: bytes) -> None:
         """Take in what the connection gave. Raises TransportError for what is no HTTP answer."""
         if not self.head:
-            self._size += len(data)
-            if self._size > MAX_HEAD:
-                raise self._broken(f"sent a head of more than {MAX_HEAD} bytes", data)
+            self._before = self._before + data if self._before else data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -111,6 +123,8 @@ class ResponseReader:
             if isinstance(cause, TransportError):
                 raise cause from None
             raise self._broken(f"sent no HTTP ({error})", data) from None
+        if not self.head and len(self._before) > MAX_HEAD:
+            raise self._broken(f"sent a head of more than {MAX_HEAD} bytes", data)
 
     def end(self) -> None:
         """Take in that the connection has ended. Raises TransportError when the answer was not whole.
@@ -125,7 +139,8 @@ class ResponseReader:
                 phase="first_byte",
                 sent=True,
             )
-        if self._framed:
+        headers = self.headers
+        if "content-length" in headers or headers.get("transfer-encoding", "").lower().endswith("chunked"):
             raise StreamTruncatedError(f"{self._where} closed the connection in the middle of the answer; try again")
         self.keep = False
         self.done = True
@@ -150,53 +165,53 @@ class ResponseReader:
         if self._decoder is not None and (rest := self._decoder.flush()):
             self._pieces.append(rest)
 
-    # What llhttp calls.
+    # What llhttp calls. There is no callback for a header field: the fields are read from the head's own lines, when asked for.
 
     def on_message_begin(self) -> None:
         if self.done:
             raise ValueError("an answer to nothing")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._names.append((name.decode("latin-1").lower(), value.decode("latin-1")))
-
     def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if self.status < 200:
+        self.status = status = self._parser.get_status_code()
+        head, _, rest = self._before.partition(b"\r\n\r\n")
+        if status < 200:
+            # Informational (RFC 9110, section 15.2): the answer is still to come, on the same parser.
+            self._before = rest
             return
         self.head = True
-        for name, value in self._names:
-            if name == "content-length" or (name == "transfer-encoding" and value.lower().endswith("chunked")):
-                self._framed = True
-            elif name == "content-encoding" and value.lower() not in ("", "identity"):
-                self._decoder = self._inflater(value)
-        self._size = 0
+        self._lines = head.partition(b"\r\n")[2]
+        if b"-encoding:" in head or b"-Encoding:" in head or b"-ENCODING:" in head:
+            encoding = self.headers.get("content-encoding", "").lower()
+            if encoding not in ("", "identity"):
+                self._decoder = self._inflater(encoding)
 
     def on_body(self, data: bytes) -> None:
         if self._decoder is not None:
-            import zlib
-
-            try:
-                data = self._decoder.decompress(data)
-            except zlib.error as error:
-                raise self._broken(f"sent a body that is not what its content-encoding says ({error})", data) from None
-            if not data:
-                return
+            data = self._decoded(data)
         self._size += len(data)
         if self._size > MAX_BODY:
             raise self._broken(f"sent a body of more than {MAX_BODY} bytes", data)
-        self._pieces.append(data)
+        if data:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        if self.status < 200:
-            # Informational (RFC 9110, section 15.2): the answer is still to come, on the same parser.
-            self._names.clear()
-            return
-        self.done = True
-        self.keep = self._parser.should_keep_alive()
-        self._flush()
+        if self.status >= 200:
+            self.done = True
+            self.keep = self._parser.should_keep_alive()
+            if self._decoder is not None:
+                self._flush()
+
+    def _decoded(self, data: bytes) -> bytes:
+        import zlib
+
+        assert self._decoder is not None
+        try:
+            return self._decoder.decompress(data)
+        except zlib.error as error:
+            raise self._broken(f"sent a body that is not what its content-encoding says ({error})", data) from None
 
     def _inflater(self, encoding: str) -> Any:
-        if encoding.lower() not in ("gzip", "x-gzip", "deflate"):
+        if encoding not in ("gzip", "x-gzip", "deflate"):
             raise self._broken(f"sent a body encoded as {encoding!r}, which was not asked for", b"")
         import zlib
 
