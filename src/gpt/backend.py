@@ -1,7 +1,8 @@
 """The one noun: a Backend turns a `ChatRequest` into a `ChatCompletion` or a stream of chunks.
 
 The remote service is one, the model in this process is another, a scripted double a third. Anything with these four
-methods will do; nothing has to be inherited. `in_threads` is the one bridge from blocking code to asyncio.
+methods will do; nothing has to be inherited. One that has a true `streams_usage` gives usage at the end of a stream when
+`stream_options` ask for it, and `chat.stream` then asks. `in_threads` is the one bridge from blocking code to asyncio.
 """
 
 from __future__ import annotations
@@ -113,6 +114,10 @@ class _InThreads:
 
     def __repr__(self) -> str:
         return f"in_threads({self._backend!r})"
+
+    @property
+    def streams_usage(self) -> bool:
+        return bool(getattr(self._backend, "streams_usage", False))
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         return await self._call(self._backend.complete, request, options)

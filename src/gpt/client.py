@@ -26,6 +26,7 @@ from gpt.types import (
     ChatRequest,
     Message,
     ModelList,
+    StreamOptions,
     Unset,
     UserMessage,
 )
@@ -436,6 +437,7 @@ class Chat:
 
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         backend = self._backend
+        request = _with_usage(request, backend)
         return ChatStream(lambda: backend.stream(request, options))
 
     def create_chat_completion(
@@ -443,6 +445,13 @@ class Chat:
     ) -> operations.CreateChatCompletionResponse:
         """The seed's call: a request object in, the answer in an envelope out. Raises as `complete` does."""
         return _envelope(self.complete(_whole_request(request), **options))
+
+
+def _with_usage(request: ChatRequest, backend: object) -> ChatRequest:
+    """The request asking for usage at the end of the stream, where the backend can give it and nobody said otherwise."""
+    if request.stream_options is UNSET and getattr(backend, "streams_usage", False):
+        return msgspec.structs.replace(request, stream_options=StreamOptions(include_usage=True))
+    return request
 
 
 def _whole_request(request: object) -> ChatRequest | Mapping[str, Any]:
@@ -585,7 +594,7 @@ def _async_backend(setup: _Setup, client: Any) -> AsyncBackend:
             )
         # The two protocols have the same names; what tells them apart is whether `complete` is awaited.
         backend: Any = setup.backend
-        return backend if inspect.iscoroutinefunction(backend.complete) else in_threads(backend)  # type: ignore[no-any-return]
+        return backend if inspect.iscoroutinefunction(backend.complete) else in_threads(backend)
     if setup.local_url is not None:
         from gpt.local.backend import Local
 
@@ -631,6 +640,7 @@ class AsyncChat:
 
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         backend = self._backend
+        request = _with_usage(request, backend)
         return AsyncChatStream(lambda: backend.stream(request, options))
 
     async def create_chat_completion(

@@ -43,7 +43,8 @@ def test_headers() -> None:
     assert headers.get("c") is None
     assert ["x-a", "b"] == list(headers)
     assert len(headers) == 2
-    assert repr(headers) == "Headers([('x-a', '1'), ('b', '2'), ('x-a', '3')])"
+    assert repr(headers) == "Headers({'x-a': '1, 3', 'b': '2'})"
+    assert dict(headers) == dict(Headers(lines=b"X-A: 1\r\nb:2\r\nx-a: 3 "))
     assert dict(pickle.loads(pickle.dumps(headers))) == dict(headers)
     with pytest.raises(KeyError):
         headers["c"]

@@ -87,6 +87,19 @@ def failure(response: HttpResponse, request: HttpRequest) -> ResponseError:
     """
     words = _server_words(response.body)
     kind = _kind(response.status, words)
+    hint = _hint(response, request, kind)
+    text = words.message or f"{request.origin} answered with an error"
+    message = f"{text} ({request.method} {request.url}, {response.elapsed:.2f} s)" + (f"; {hint}" if hint else "")
+    return _error(kind, words, message, response)
+
+
+def engine_failure(status: int, body: bytes, where: str) -> ResponseError:
+    """The error in a body that came from no server but from the engine in this process; `where` names the model."""
+    words = _server_words(body)
+    return _error(_kind(status, words), words, f"{words.message} ({where})", HttpResponse(status, Headers(), body))
+
+
+def _error(kind: type[ResponseError], words: ServerWords, message: str, response: HttpResponse) -> ResponseError:
     details: dict[str, Any] = {
         "code": words.code,
         "type": words.type,
@@ -96,9 +109,6 @@ def failure(response: HttpResponse, request: HttpRequest) -> ResponseError:
     }
     if issubclass(kind, ContextLengthError):
         details |= _context_numbers(words)
-    text = words.message or f"{request.origin} answered with an error"
-    hint = _hint(response, request, kind, words)
-    message = f"{text} ({request.method} {request.url}, {response.elapsed:.2f} s)" + (f"; {hint}" if hint else "")
     return kind(message, response.status, response.text, response, **details)
 
 
@@ -108,7 +118,7 @@ def malformed(response: HttpResponse, request: HttpRequest, reason: str) -> Resp
         return failure(response, request)
     start = response.body[:200].decode("utf-8", "replace").strip()
     content_type = response.headers.get("content-type", "no content type")
-    hint = _hint(response, request, MalformedResponseError, _server_words(response.body))
+    hint = _hint(response, request, MalformedResponseError)
     return MalformedResponseError(
         f"{request.origin} sent no chat completion: {reason} ({request.method} {request.url}, {content_type}"
         f", begins {start!r})" + (f"; {hint}" if hint else ""),
@@ -138,7 +148,7 @@ def _kind(status: int, words: ServerWords) -> type[ResponseError]:
     return BadRequestError if status >= 400 else MalformedResponseError if status < 300 else ResponseError
 
 
-def _hint(response: HttpResponse, request: HttpRequest, kind: type[ResponseError], words: ServerWords) -> str:
+def _hint(response: HttpResponse, request: HttpRequest, kind: type[ResponseError]) -> str:
     """What to try; "" when the server's words say enough."""
     html = response.headers.get("content-type", "").startswith("text/html") or response.body.lstrip()[:1] == b"<"
     path = request.target.partition("?")[0]

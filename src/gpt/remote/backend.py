@@ -31,7 +31,7 @@ from gpt.protocol.wire import (
     Transport,
 )
 from gpt.remote.drive import arun, run
-from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
+from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 from gpt.version import __version__
 
 HOSTED = "https://api.openai.com/v1"
@@ -93,6 +93,16 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 _HOSTED_ORIGIN = Origin("https", "api.openai.com", 443)
+
+
+def checked_model(request: ChatRequest, endpoint: Endpoint) -> ChatRequest:
+    """`request`, if it says what the hosted service needs: there is no default model there. Raises InvalidRequestError."""
+    if request.model is UNSET and endpoint.origin == _HOSTED_ORIGIN:
+        raise InvalidRequestError(
+            "model: missing; the hosted service has no default: pass model= to the call, or to the client for all its calls",
+            param="model",
+        )
+    return request
 
 
 def parse_url(url: str) -> tuple[Origin, str, str]:
@@ -199,6 +209,11 @@ class RemoteBackend:
     def __repr__(self) -> str:
         return f"RemoteBackend({self.endpoint!r})"
 
+    @property
+    def streams_usage(self) -> bool:
+        """Whether the server is known to take `stream_options`; of others it is not known."""
+        return self.endpoint.origin == _HOSTED_ORIGIN
+
     def _key(self) -> str:
         key = self.endpoint.api_key
         if not isinstance(key, str):
@@ -211,7 +226,7 @@ class RemoteBackend:
         return bearer(key)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
-        body = encode_request(request)
+        body = encode_request(checked_model(request, self.endpoint))
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, self._key())
         return run(flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw), self.transport)
 
@@ -220,7 +235,7 @@ class RemoteBackend:
         return run(flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw), self.transport)
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
-        request = msgspec.structs.replace(request, stream=True)
+        request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
         asked = self.endpoint.request("POST", COMPLETIONS, encode_request(request), options, self._key())
         stream = self.transport.open(asked)
         if stream.status != 200:
@@ -281,6 +296,11 @@ class AsyncRemoteBackend:
     def __repr__(self) -> str:
         return f"AsyncRemoteBackend({self.endpoint!r})"
 
+    @property
+    def streams_usage(self) -> bool:
+        """Whether the server is known to take `stream_options`; of others it is not known."""
+        return self.endpoint.origin == _HOSTED_ORIGIN
+
     async def _key(self) -> str:
         key = self.endpoint.api_key
         if not isinstance(key, str):
@@ -289,7 +309,7 @@ class AsyncRemoteBackend:
         return bearer(key)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
-        body = encode_request(request)
+        body = encode_request(checked_model(request, self.endpoint))
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, await self._key())
         return await arun(flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw), self.transport)
 
@@ -298,7 +318,7 @@ class AsyncRemoteBackend:
         return await arun(flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw), self.transport)
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncStream:
-        request = msgspec.structs.replace(request, stream=True)
+        request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
         asked = self.endpoint.request("POST", COMPLETIONS, encode_request(request), options, await self._key())
         stream = await self.transport.open(asked)
         if stream.status != 200:

@@ -58,7 +58,8 @@ def _context(verify: Any, cert: Certificate | None) -> ssl.SSLContext:
         if isinstance(verify, str):
             import os
 
-            context = ssl.create_default_context(**{"capath" if os.path.isdir(verify) else "cafile": verify})
+            folder = os.path.isdir(verify)
+            context = ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
         else:
             context = ssl.create_default_context()
             if verify is False:

@@ -1,0 +1,327 @@
+"""The model in the box as a Backend: no server, no key, no network.
+
+One queue an engine: a call's thread puts what the engine makes into it, the caller takes it out. A whole answer is a stream
+folded here, so that every call can be stopped at any token, and while its prompt is still being read.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from gpt.backend import DEFAULT_OPTIONS, CallOptions
+from gpt.errors import GptError, InvalidRequestError, RequestTimeoutError
+from gpt.local.sampling import engine_request
+from gpt.protocol import codec
+from gpt.protocol.chunks import Fold
+from gpt.protocol.failures import engine_failure
+from gpt.protocol.wire import ResponseInfo, Seconds
+from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, Model, ModelList
+
+if TYPE_CHECKING:
+    from gpt.local.llama import Engine, Run, Settings
+
+__all__ = ["Local", "LocalStream"]
+
+_LOOK = 0.05
+"""Seconds between two looks at a caller's cancel token while nothing comes."""
+
+
+class Local:
+    """Answers by a model in this process.
+
+    `model` is a path to a GGUF file, a name of the catalogue, or a Hugging Face file; "" is the default model, SmolLM2 with 135
+    million parameters, which is for trying things, for tests and for work without a network. `context` are the tokens that one
+    call may take, prompt and answer together; `slots` the calls that run at once, further ones wait. `threads` are the CPU
+    threads of the engine, `gpu_layers` the layers that go to a GPU where the wheel can use one, `chat_template` replaces the
+    model's own. `verbose` lets the engine write to stderr.
+
+    Nothing is loaded or fetched before the first call, or `load()`. Equal settings share one engine in the process; it is freed
+    when the last Local that uses it is closed or dropped. May be shared by threads; refuses to work after a fork.
+    """
+
+    streams_usage = True
+
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        context: int | None = None,
+        slots: int = 4,
+        threads: int | None = None,
+        gpu_layers: int | None = None,
+        chat_template: str | None = None,
+        verbose: bool = False,
+    ) -> None:
+        for name, value in (("context", context), ("slots", slots), ("threads", threads)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InvalidRequestError(f"{name}: expected an int from 1, got {value!r}", param=name)
+        self.model = str(model)
+        self._context, self._slots, self._threads = context, slots, threads
+        self._gpu_layers, self._chat_template, self._verbose = gpu_layers, chat_template, verbose
+        self._engine: Engine | None = None
+        self._name = ""
+        self._closed = False
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """The backend that a URL names: "local:", "local:NAME", "local:/path/to.gguf" or "local:owner/repository/file.gguf"."""
+        return cls(url.removeprefix("local:").removeprefix("//"))
+
+    def __repr__(self) -> str:
+        return f"Local({self.model!r})"
+
+    def load(self) -> Engine:
+        """Load the model now, fetching it where it must be. Raises as a first call does."""
+        from gpt.local import llama, weights
+
+        engine = self._engine
+        if engine is not None:
+            return engine
+        with _loading:
+            if self._closed:
+                raise InvalidRequestError("the client is closed; make a new one")
+            if self._engine is None:
+                found = weights.find(self.model)
+                self._name = found.name
+                self._engine = llama.acquire(found.path, self._settings())
+            return self._engine
+
+    def _settings(self) -> Settings:
+        from gpt.local.llama import Settings
+
+        given: dict[str, Any] = {
+            "context": self._context,
+            "slots": self._slots,
+            "threads": self._threads,
+            "gpu_layers": self._gpu_layers,
+            "chat_template": self._chat_template,
+            "verbose": self._verbose,
+        }
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+
+    def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
+        """The whole answer. Raises GptError."""
+        folded = Fold()
+        with self._start(request, options) as stream:
+            for chunk in stream:
+                folded.add(chunk)
+            completion = folded.completion()
+            stream.note(completion)
+        return completion
+
+    def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> LocalStream:
+        """The answer as it is made. Leaving the block, or dropping the stream, stops the engine within one token."""
+        usage = request.stream_options
+        wanted = bool(usage is not UNSET and usage is not None and _get(usage, "include_usage"))
+        return self._start(request, options, usage=wanted)
+
+    def _start(self, request: ChatRequest, options: CallOptions, *, usage: bool = True) -> LocalStream:
+        started = time.perf_counter()
+        # Encoding checks every field, and gives plain values whatever the caller mixed.
+        given = msgspec.json.decode(codec.encode_request(msgspec.structs.replace(request, extra=UNSET)))
+        known = {name: value for name, value in given.items() if name in request.__struct_fields__}
+        plain = ChatRequest(**known, extra=request.extra)
+        engine = self.load()
+        asked = engine_request(plain, engine.facts().vocabulary if plain.logit_bias else 0)
+        if (plain.n or 1) > self._slots:
+            raise InvalidRequestError(
+                f"n: the engine has {self._slots} slots, so at most {self._slots} choices; Local(..., slots={plain.n})", param="n"
+            )
+        asked |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
+        run = engine.start(asked, options.cancel)
+        bare = bool(plain.logprobs) and not plain.top_logprobs
+        return LocalStream(run, self._name, options, started, usage=usage, bare_logprobs=bare)
+
+    def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
+        """The model that answers here."""
+        if not self._name:
+            from gpt.local import weights
+
+            self._name = weights.find(self.model).name
+        made = ModelList([Model(self._name, owned_by="local")])
+        codec.with_facts(made, None, ResponseInfo())
+        return made
+
+    def close(self) -> None:
+        """Let go of the engine. What still runs here stops, if nobody else uses the engine."""
+        self._closed = True
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            from gpt.local import llama
+
+            llama.release(engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing() and getattr(self, "_engine", None) is not None:
+            self.close()
+
+
+def _get(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else getattr(value, name)
+
+
+class LocalStream:
+    """Chunks as the engine makes them."""
+
+    def __init__(
+        self, run: Run, model: str, options: CallOptions, started: float, *, usage: bool, bare_logprobs: bool
+    ) -> None:
+        self._run = run
+        self._model = model
+        self._options = options
+        self._started = started
+        self._usage_wanted = usage
+        self._bare_logprobs = bare_logprobs
+        self._counts = [0, 0]  # tokens of the prompt, and of all choices' answers
+        self._cached = 0
+        self._last: dict[str, Any] = {}
+        self._timings: Any = None
+        self._first_token: Seconds | None = None
+        self._ended = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ChatCompletionChunk:
+        while not self._ended:
+            item = self._get()
+            if item is None:
+                return self._end()
+            if isinstance(item, Exception):
+                self.close()
+                from gpt.local.llama import engine_error
+
+                raise engine_error(item)
+            if "error" in item:
+                self.close()
+                error = item["error"]
+                hint = "; Local(..., context=N) gives it more" if error.get("type") == "exceed_context_size_error" else ""
+                raise engine_failure(
+                    int(error.get("code") or 500), msgspec.json.encode(item), f"model {self._model}{hint}"
+                )
+            chunk = self._chunk(item)
+            if chunk is not None:
+                return chunk
+        raise StopIteration
+
+    def _chunk(self, item: dict[str, Any]) -> ChatCompletionChunk | None:
+        """The engine's chunk as the protocol has it; None for progress and for counts, which are gathered."""
+        if "prompt_progress" in item:
+            return None
+        usage = item.pop("usage", None)
+        if usage is not None:
+            # One for each choice, each with the prompt.
+            self._counts = [usage["prompt_tokens"], self._counts[1] + usage["completion_tokens"]]
+            self._cached = max(self._cached, (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0))
+            self._timings = item.get("timings")
+            return None
+        item["model"] = self._model
+        self._last = item
+        for choice in item["choices"]:
+            delta = choice["delta"]
+            if delta.get("content", "") is None:
+                delta["content"] = ""
+            elif delta and self._first_token is None:
+                self._first_token = time.perf_counter() - self._started
+            if self._bare_logprobs and choice.get("logprobs"):
+                for token in choice["logprobs"]["content"]:
+                    token["top_logprobs"] = []
+        return codec.decode_chunk(msgspec.json.encode(item))
+
+    def _end(self) -> ChatCompletionChunk:
+        self._ended = True
+        if self._run.stopped or not self._last:
+            if self._options.cancel is None or not self._options.cancel.is_set():
+                raise InvalidRequestError("the answer was stopped, because the client was closed")
+            raise StopIteration
+        if not self._usage_wanted:
+            raise StopIteration
+        prompt, answer = self._counts
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": answer,
+            "total_tokens": prompt + answer,
+            "prompt_tokens_details": {"cached_tokens": self._cached},
+        }
+        last = {**self._last, "choices": [], "usage": usage, "timings": self._timings}
+        return codec.decode_chunk(msgspec.json.encode(last))
+
+    def _get(self) -> dict[str, Any] | Exception | None:
+        """The next of the queue. Raises RequestTimeoutError when a clock runs out."""
+        timeout, deadline, cancel = self._options.timeout, self._options.deadline, self._options.cancel
+        chunks = self._run.chunks
+        if timeout is None and deadline is None and cancel is None:
+            return chunks.get()
+        begun = time.perf_counter()
+        first = self._first_token is None
+        limits: list[tuple[float, str, Seconds]] = []
+        if timeout is not None:
+            allowed = timeout.first_byte if first else timeout.idle
+            if allowed is not None:
+                since = self._started if first else begun
+                limits.append((since + allowed, "first_byte" if first else "read", allowed))
+        if deadline is not None:
+            limits.append((self._started + deadline, "deadline", deadline))
+        due, phase, seconds = min(limits, default=(None, "", 0.0), key=lambda limit: limit[0] or 0.0)
+        while True:
+            left = None if due is None else due - time.perf_counter()
+            if left is not None and left <= 0:
+                self.close()
+                raise RequestTimeoutError(
+                    f"the model {self._model} had not answered within {seconds:g} s ({phase}); allow more time, ask for fewer "
+                    "tokens, or take a smaller prompt",
+                    phase=phase,
+                    sent=True,
+                )
+            try:
+                return chunks.get(timeout=min(_LOOK if cancel is not None else 3600.0, 3600.0 if left is None else left))
+            except queue.Empty:
+                if cancel is not None and cancel.is_set():
+                    self.close()
+                    raise GptError("the call was cancelled") from None
+
+    def note(self, completion: ChatCompletion) -> None:
+        """Put the facts of the call beside its completion."""
+        tokens = completion.usage.completion_tokens if completion.usage else None
+        elapsed = time.perf_counter() - self._started
+        info = ResponseInfo(
+            elapsed=elapsed, first_byte=self._first_token, first_token=self._first_token, completion_tokens=tokens
+        )
+        codec.with_facts(completion, None, info)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the engine's work on this answer, within one token."""
+        self._ended = True
+        self._run.stopped = True
+
+    def __del__(self) -> None:
+        run = getattr(self, "_run", None)
+        if run is not None:
+            run.stopped = True
+
+
+_loading = threading.RLock()
+"""Held while a model is found and loaded, so that concurrent first uses load it once."""

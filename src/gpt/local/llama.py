@@ -1,0 +1,258 @@
+"""The engine: llama.cpp through the wheel `xllamacpp`. The only file that imports it.
+
+Facts of the wheel that this file lives with:
+
+- making its Server opens an HTTP listener on loopback. It is closed to everyone by a random key that only this process knows,
+  no CORS origin, no slots endpoint and no page;
+- an exception that leaves the callback is swallowed, so none does; returning True from it stops the work;
+- it blocks, also for Ctrl-C. So each call runs in a thread of its own, and the caller waits on a queue, which can be left;
+- with `return_progress` the callback is called between batches of the prompt, which is when a call can be stopped before its
+  first token. The batch size is a compromise: half a second of reading here, for 5 % of the reading speed;
+- its destructor joins threads. In a forked child there are none to join, so a child never lets go of it.
+
+One engine a model file and settings, shared by everyone in the process who asks for the same; freed when the last lets go.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import secrets
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpt.errors import GptError, InvalidRequestError, ServerError
+
+BATCH = 128
+"""Tokens of a prompt that are read between two chances to stop."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How the engine runs. `context` are the tokens that one call may take, `slots` the calls that run at once."""
+
+    context: int = 4096
+    slots: int = 4
+    threads: int | None = None
+    gpu_layers: int | None = None
+    batch: int = BATCH
+    chat_template: str | None = None
+    verbose: bool = False
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the engine says of the model: token ids are 0 to vocabulary - 1; `trained` is the context it was trained with."""
+
+    vocabulary: int
+    trained: int
+    tools: bool
+    """Whether the chat template knows tools."""
+    vision: bool
+    audio: bool
+
+
+class Engine:
+    """A loaded model. Use `acquire` and `release`."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+        self.process = os.getpid()
+        self.users = 0
+        self._running: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._key = secrets.token_urlsafe(32)
+        self._facts: Facts | None = None
+        self._server: Any = _load(path, settings, self._key)
+
+    @property
+    def address(self) -> str:
+        """The URL of the engine's own HTTP server; it answers nobody without the key."""
+        return str(self._server.listening_address)
+
+    def start(self, request: dict[str, Any], cancel: threading.Event | None) -> Run:
+        """Begin an answer. Its chunks come out of the Run's queue."""
+        if os.getpid() != self.process:
+            raise InvalidRequestError(
+                "this process was forked from one that had loaded the model, and the engine does not live through a fork; "
+                "make the client after the fork, or start processes by spawn"
+            )
+        server = self._server
+        if server is None:
+            raise InvalidRequestError("the client is closed; make a new one")
+        run = Run(server, request, cancel)
+        self._running.add(run)
+        run.thread.start()
+        return run
+
+    def facts(self) -> Facts:
+        """What the engine says of the model; asked once, over its own HTTP server."""
+        if self._facts is None:
+            meta = self._ask("/v1/models")["data"][0]["meta"]
+            properties = self._ask("/props")
+            self._facts = Facts(
+                meta["n_vocab"],
+                meta["n_ctx_train"],
+                bool(properties["chat_template_caps"].get("supports_tools")),
+                bool(properties["modalities"].get("vision")),
+                bool(properties["modalities"].get("audio")),
+            )
+        return self._facts
+
+    def _ask(self, path: str) -> Any:
+        import http.client
+
+        host, _, port = self.address.removeprefix("http://").rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._key}"})
+            return msgspec.json.decode(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        """Stop whatever runs, and free the model when it has stopped."""
+        running = list(self._running)
+        self._server = None
+        for run in running:
+            run.stopped = True
+        for run in running:
+            if run.thread is not threading.current_thread() and run.thread.ident is not None:
+                run.thread.join(10)
+
+
+class Run:
+    """One answer being made. Its thread puts the engine's chunks into `chunks`, then None; an exception in place of a chunk."""
+
+    def __init__(self, server: Any, request: dict[str, Any], cancel: threading.Event | None) -> None:
+        self.chunks: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
+        self.stopped = False
+        self._cancel = cancel
+        self.thread = threading.Thread(target=self._make, args=(server, request), daemon=True, name="gpt-engine")
+
+    def _make(self, server: Any, request: dict[str, Any]) -> None:
+        try:
+            server.handle_chat_completions(request, self._take)
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is waited for
+            self.chunks.put(error)
+        finally:
+            self.chunks.put(None)
+
+    def _take(self, chunk: dict[str, Any]) -> bool:
+        """What the engine calls with each chunk. Gives whether to stop."""
+        self.chunks.put(chunk)
+        return self.stopped or (self._cancel is not None and self._cancel.is_set())
+
+
+def _load(path: Path, settings: Settings, key: str) -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise GptError(
+            'the model in the box needs its engine: pip install "gpt-in-the-box[local]"; or name a server with server_url='
+        ) from error
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_parallel = settings.slots
+    params.n_ctx = settings.context * settings.slots  # each slot has its own share, so that no call can starve another
+    params.n_batch = params.n_ubatch = settings.batch
+    if settings.threads is not None:
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads
+    if settings.gpu_layers is not None:
+        params.n_gpu_layers = settings.gpu_layers
+    if settings.chat_template is not None:
+        params.chat_template = settings.chat_template
+    params.api_keys = [key]
+    params.cors_origins = ""
+    params.endpoint_slots = False
+    params.ui = False
+    params.n_threads_http = 1
+    params.cache_ram_mib = 0  # the engine would keep up to 8 GB of old prompts; the slots' own memory is enough
+    params.warmup = False
+    params.verbosity = 3 if settings.verbose else -1
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise InvalidRequestError(
+            f"the engine could not load {str(path)!r}; the file is cut short or damaged, of a kind that this engine does not "
+            "know, or too large for the memory; Local(..., verbose=True) shows what the engine says",
+            param="model",
+        ) from error
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# One engine for all
+# --------------------------------------------------------------------------------------------------------------------
+
+_engines: dict[tuple[Path, Settings], Engine] = {}
+_lock = threading.RLock()
+
+
+def acquire(path: Path, settings: Settings) -> Engine:
+    """The engine for this file and these settings, loaded if it is the first use. Give it back with `release`."""
+    key = (path.resolve(), settings)
+    with _lock:
+        engine = _engines.get(key)
+        if engine is None:
+            engine = _engines[key] = Engine(path, settings)
+        engine.users += 1
+        return engine
+
+
+def release(engine: Engine) -> None:
+    """Give an engine back; the last one to do so frees it, and what still runs on it stops."""
+    with _lock:
+        if engine.process != os.getpid():
+            return
+        engine.users -= 1
+        if engine.users:
+            return
+        for key, other in list(_engines.items()):
+            if other is engine:
+                del _engines[key]
+    engine.stop()
+
+
+def _at_exit() -> None:
+    """Stop and free what is left, while threads can still be joined."""
+    for engine in list(_engines.values()):
+        if engine.process == os.getpid():
+            engine.stop()
+    _engines.clear()
+
+
+def _in_child() -> None:
+    """After a fork: the lock may be held by a thread that is not here, and the engines' threads are not either."""
+    global _lock  # noqa: PLW0603 - a lock cannot be reset in place
+    _lock = threading.RLock()
+    if _engines:
+        import ctypes
+
+        for engine in _engines.values():
+            if engine._server is not None:  # noqa: SLF001 - this module's own
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._server))  # noqa: SLF001
+    _engines.clear()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def engine_error(error: Exception) -> GptError:
+    """What the engine raised, as our error. It raises ValueError for what it cannot make of a request."""
+    from gpt.errors import BadRequestError
+
+    if isinstance(error, GptError):
+        return error
+    text = str(error)
+    if isinstance(error, (ValueError, TypeError)):
+        param = "response_format" if "schema" in text.lower() or "grammar" in text.lower() else None
+        made: GptError = BadRequestError(f"the engine refused the request: {text}", 400, param=param)
+    else:
+        made = ServerError(f"the engine failed: {text}", 500)
+    made.__cause__ = error
+    return made

@@ -1,0 +1,229 @@
+"""A request -> what the engine is asked. Pure.
+
+Every parameter of the protocol has a row in `TREATMENT`. What the engine can do is done; what it cannot do and would change the
+meaning is refused by name; what changes nothing in the answer is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from gpt.errors import InvalidRequestError, UnsupportedParameterError
+from gpt.types import UNSET, ChatRequest
+
+MAX_TOKENS = 1024
+"""Tokens after which an answer without a limit of its own stops."""
+
+Treatment = Literal["passed", "made", "left out", "refused"]
+
+TREATMENT: dict[str, Treatment] = {
+    # Done by the engine as they are.
+    "frequency_penalty": "passed",
+    "presence_penalty": "passed",
+    "seed": "passed",
+    "stop": "passed",
+    "temperature": "passed",
+    "top_p": "passed",
+    "n": "passed",
+    "reasoning_effort": "passed",  # templates that know it use it
+    # Made into what the engine takes.
+    "messages": "made",
+    "logit_bias": "made",
+    "logprobs": "made",
+    "top_logprobs": "made",
+    "max_tokens": "made",
+    "max_completion_tokens": "made",
+    "response_format": "made",
+    "stream_options": "made",
+    "modalities": "made",
+    "tools": "made",
+    "tool_choice": "made",
+    "functions": "made",
+    "function_call": "made",
+    "extra": "made",
+    # Without meaning here, or a matter of the service's bookkeeping: the answer is the same without them.
+    "model": "left out",
+    "stream": "left out",
+    "metadata": "left out",
+    "parallel_tool_calls": "left out",
+    "prediction": "left out",  # only makes a service faster
+    "prompt_cache_key": "left out",
+    "prompt_cache_options": "left out",
+    "prompt_cache_retention": "left out",
+    "safety_identifier": "left out",
+    "service_tier": "left out",
+    "store": "left out",
+    "user": "left out",
+    # Would change the answer, and cannot be done.
+    "audio": "refused",
+    "moderation": "refused",
+    "verbosity": "refused",
+    "web_search_options": "refused",
+}
+
+ENGINE_KNOBS = frozenset(
+    {"chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier", "dynatemp_range", "grammar", "min_p",
+     "mirostat", "mirostat_eta", "mirostat_tau", "repeat_last_n", "repeat_penalty", "top_k", "top_n_sigma", "typical_p",
+     "xtc_probability", "xtc_threshold"}
+)  # fmt: skip
+"""What `body=` may hold: the engine's own settings, by the names of llama.cpp's server."""
+
+_ROLES = {
+    "developer": "system",  # models know no developer
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+
+
+def engine_request(request: ChatRequest, vocabulary: int) -> dict[str, Any]:
+    """What the engine is asked for `request`, whose fields have been checked; token ids are below `vocabulary`.
+
+    Raises InvalidRequestError for a value out of its range, UnsupportedParameterError for what cannot be honoured; both name
+    the parameter.
+    """
+    for name in request.__struct_fields__:
+        treatment = TREATMENT[name]
+        value = getattr(request, name)
+        if treatment == "refused" and value is not UNSET and value is not None and value != "medium":
+            raise _unsupported(name, "the model in this process cannot do it")
+    asked: dict[str, Any] = {
+        name: value
+        for name, treatment in TREATMENT.items()
+        if treatment == "passed" and (value := getattr(request, name)) is not UNSET and value is not None
+    }
+    asked["messages"] = _messages(request)
+    asked["max_tokens"] = _limit(request)
+    _ranges(request)
+    if request.logit_bias:
+        asked["logit_bias"] = _logit_bias(request.logit_bias, vocabulary)
+    if request.logprobs:
+        # The engine gives twenty where none is asked for, so one is asked for and taken away again.
+        asked |= {"logprobs": True, "top_logprobs": request.top_logprobs or 1}
+    elif request.top_logprobs:
+        raise InvalidRequestError("top_logprobs: needs logprobs=True", param="top_logprobs")
+    if request.modalities and list(request.modalities) != ["text"]:
+        raise _unsupported("modalities", "the model in this process gives text only")
+    _tools(request)
+    response_format = _response_format(request)
+    if response_format is not None:
+        asked["response_format"] = response_format
+    if request.extra:
+        for name, value in request.extra.items():
+            if name not in ENGINE_KNOBS:
+                raise _unsupported(name, f"not one of the engine's settings, which are {', '.join(sorted(ENGINE_KNOBS))}")
+            asked[name] = value
+    return asked
+
+
+def _unsupported(name: str, why: str) -> UnsupportedParameterError:
+    return UnsupportedParameterError(f"{name}: {why}", 400, code="unsupported_parameter", param=name)
+
+
+def _messages(request: ChatRequest) -> list[dict[str, Any]]:
+    """The messages as plain dicts, with the roles that templates know. Only text can be read."""
+    messages: list[dict[str, Any]] = msgspec.to_builtins(request.messages)
+    for place, message in enumerate(messages):
+        role = message.get("role")
+        if role not in _ROLES:
+            raise InvalidRequestError(
+                f"messages[{place}].role: {role!r} is not one that the model in this process knows "
+                f"({', '.join(_ROLES)})",
+                param=f"messages[{place}].role",
+            )
+        message["role"] = _ROLES[role]
+        content = message.get("content")
+        if isinstance(content, list):
+            for index, part in enumerate(content):
+                if part.get("type") != "text":
+                    path = f"messages[{place}].content[{index}]"
+                    raise _unsupported(path, f"a part of type {part.get('type')!r}; the model in this process reads text only")
+            message["content"] = "".join(part["text"] for part in content)
+        elif content is None and not message.get("tool_calls"):
+            message["content"] = ""
+        if message.get("audio") is not None:
+            raise _unsupported(f"messages[{place}].audio", "the model in this process reads text only")
+    return messages
+
+
+def _limit(request: ChatRequest) -> int:
+    """How many tokens the answer may have."""
+    given = {
+        name: value
+        for name in ("max_completion_tokens", "max_tokens")
+        if isinstance(value := getattr(request, name), int)
+    }
+    for name, value in given.items():
+        if value < 1:
+            raise InvalidRequestError(f"{name}: expected at least 1, got {value}", param=name)
+    return min(given.values(), default=MAX_TOKENS)
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("temperature", 0, 2),
+    ("top_p", 0, 1),
+    ("frequency_penalty", -2, 2),
+    ("presence_penalty", -2, 2),
+    ("n", 1, 128),
+    ("top_logprobs", 0, 20),
+)
+
+
+def _ranges(request: ChatRequest) -> None:
+    """Values in the ranges that the protocol gives; the engine would take others for something else."""
+    for name, low, high in _RANGES:
+        value = getattr(request, name)
+        if isinstance(value, (int, float)) and not low <= value <= high:
+            raise InvalidRequestError(f"{name}: expected {low:g} to {high:g}, got {value!r}", param=name)
+
+
+def _logit_bias(biases: Mapping[Any, float], vocabulary: int) -> list[list[float]]:
+    """Pairs of token id and bias. The engine would take a key that is no number for text, and an unknown id for nothing."""
+    pairs: list[list[float]] = []
+    for key, bias in biases.items():
+        path = f'logit_bias["{key}"]'
+        if not str(key).isascii() or not str(key).isdigit():
+            raise InvalidRequestError(f"{path}: a key is a token id, a number from 0 to {vocabulary - 1}", param=path)
+        if int(key) >= vocabulary:
+            raise InvalidRequestError(f"{path}: the model has the token ids 0 to {vocabulary - 1}", param=path)
+        if not -100 <= bias <= 100:
+            raise InvalidRequestError(f"{path}: expected -100 to 100, got {bias!r}", param=path)
+        pairs.append([int(key), float(bias)])
+    return pairs
+
+
+def _tools(request: ChatRequest) -> None:
+    """Pass if no call can be asked for. `tool_choice` outranks `function_call`."""
+    for choice, offered in (("tool_choice", "tools"), ("function_call", "functions")):
+        wanted = getattr(request, choice)
+        if wanted is not UNSET:
+            if wanted == "none":
+                return
+            if wanted != "auto" or getattr(request, offered):
+                raise _unsupported(choice, 'calls of tools are not made by the model in this process; only "none" is taken')
+    for offered in ("tools", "functions"):
+        if getattr(request, offered):
+            raise _unsupported(offered, 'calls of tools are not made by the model in this process; say tool_choice="none"')
+
+
+def _response_format(request: ChatRequest) -> dict[str, Any] | None:
+    """The form that the engine is to keep to; it enforces a schema, and nothing else."""
+    if request.response_format is UNSET:
+        return None
+    wanted: dict[str, Any] = msgspec.to_builtins(request.response_format)
+    match wanted.get("type"):
+        case "text":
+            return None
+        case "json_object":
+            schema: Any = {"type": "object"}
+        case "json_schema" if wanted.get("json_schema"):
+            schema = wanted["json_schema"].get("schema", {})
+        case "json_schema":
+            raise InvalidRequestError("response_format.json_schema: missing", param="response_format.json_schema")
+        case other:
+            raise _unsupported("response_format.type", f"{other!r} is none of text, json_object and json_schema")
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
