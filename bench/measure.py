@@ -31,9 +31,7 @@ def rounds(contenders: dict[str, Callable[[], float]], count: int, unit: str) ->
     for _ in range(count):
         for name, measured in contenders.items():
             taken[name].append(measured())
-    return {
-        name: Figure(name, statistics.median(values), min(values), max(values), unit) for name, values in taken.items()
-    }
+    return {name: Figure(name, statistics.median(values), min(values), max(values), unit) for name, values in taken.items()}
 
 
 def cpu_each(work: Callable[[], object], count: int) -> float:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from scripted import AsyncScripted, Scripted, chunk, completion
 
 import gpt.client
 import gpt.stream
 from gpt import AsyncGpt, Gpt, InvalidRequestError, Retry, Timeout, UserMessage
 from gpt.backend import CallOptions
 from gpt.types import UNSET, ChatRequest, FunctionDefinition, FunctionTool, SystemMessage
+from scripted import AsyncScripted, Scripted, chunk, completion
 
 
 async def _settled(value: Any) -> Any:
@@ -270,5 +270,3 @@ def test_system_message_type() -> None:
     assert "Gpt" in dir(gpt)
     with pytest.raises(AttributeError, match="has no attribute 'zap'"):
         _ = gpt.zap  # type: ignore[attr-defined]
-
-

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gpt.version import __version__
+from gpt.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from gpt.backend import AsyncBackend as AsyncBackend

@@ -135,9 +135,7 @@ class _InThreads:
         stream = await self._call(self._backend.stream, request, options)
         return _ThreadStream(stream, options.cancel, self._threads())
 
-    async def _call(
-        self, method: Callable[[ChatRequest, CallOptions], T], request: ChatRequest, options: CallOptions
-    ) -> T:
+    async def _call(self, method: Callable[[ChatRequest, CallOptions], T], request: ChatRequest, options: CallOptions) -> T:
         options = _cancellable(options)
         done = False
         try:

@@ -119,13 +119,9 @@ class _Core:
         given = {name: fields.pop(name) for name in _OPTIONS & fields.keys()}
         if given.get("timeout") is not None:
             given["timeout"] = Timeout.of(given["timeout"])
-        return msgspec.structs.replace(
-            self.options, **{name: value for name, value in given.items() if value is not None}
-        )
+        return msgspec.structs.replace(self.options, **{name: value for name, value in given.items() if value is not None})
 
-    def _over(
-        self, request: ChatRequest | Mapping[str, Any], fields: dict[str, Any], model: str | None
-    ) -> ChatRequest:
+    def _over(self, request: ChatRequest | Mapping[str, Any], fields: dict[str, Any], model: str | None) -> ChatRequest:
         """A copy of the caller's request with the call's own parameters over it."""
         if not isinstance(request, ChatRequest):
             request = _from_dict(request)
@@ -370,9 +366,7 @@ class Gpt:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
@@ -528,9 +522,7 @@ class ChunkIterator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:

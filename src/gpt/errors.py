@@ -147,9 +147,7 @@ class BadRequestError(ResponseError):
 class ContextLengthError(BadRequestError):
     """The prompt (with the answer asked for) does not fit. Both numbers are tokens; None where the server did not say."""
 
-    def __init__(
-        self, *args: Any, requested: int | None = None, limit: int | None = None, **details: Any
-    ) -> None:
+    def __init__(self, *args: Any, requested: int | None = None, limit: int | None = None, **details: Any) -> None:
         super().__init__(*args, **details)
         self.requested = requested
         self.limit = limit

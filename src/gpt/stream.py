@@ -113,9 +113,7 @@ class DoneEvent(msgspec.Struct, frozen=True):
     type: str = "done"
 
 
-StreamEvent: TypeAlias = (
-    ContentEvent | RefusalEvent | ReasoningEvent | ToolCallEvent | LogprobsEvent | UsageEvent | DoneEvent
-)
+StreamEvent: TypeAlias = ContentEvent | RefusalEvent | ReasoningEvent | ToolCallEvent | LogprobsEvent | UsageEvent | DoneEvent
 
 
 class _Reading:
@@ -157,11 +155,11 @@ class _Reading:
                     events.append(ReasoningEvent(delta, index, text))
                 case ("tool_call", call, delta, index):
                     events.append(ToolCallEvent(delta, call.call(), call.place, index))
-        for choice in chunk.choices:
-            if choice.logprobs is not None:
-                events.append(
-                    LogprobsEvent(choice.logprobs.content or [], choice.logprobs.refusal or [], choice.index)
-                )
+        events += [
+            LogprobsEvent(choice.logprobs.content or [], choice.logprobs.refusal or [], choice.index)
+            for choice in chunk.choices
+            if choice.logprobs is not None
+        ]
         if chunk.usage is not None:
             events.append(UsageEvent(chunk.usage))
         if events and self._first_token is None and not isinstance(events[0], UsageEvent):
@@ -194,9 +192,7 @@ class ChatStream(_Reading):
         self._open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def __iter__(self) -> Self:

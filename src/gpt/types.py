@@ -256,12 +256,7 @@ class RefusalContentPart(Value):
 
 if TYPE_CHECKING:
     ContentPart: TypeAlias = (
-        TextContentPart
-        | ImageContentPart
-        | AudioContentPart
-        | FileContentPart
-        | RefusalContentPart
-        | Mapping[str, Any]
+        TextContentPart | ImageContentPart | AudioContentPart | FileContentPart | RefusalContentPart | Mapping[str, Any]
     )
 else:
     ContentPart = union(
@@ -613,7 +608,7 @@ class TokenLogprob(Received, frozen=True):
     token: str
     logprob: float
     bytes: list[int] | None = written(None)
-    top_logprobs: list[TopLogprob] = field(default_factory=lambda: list[TopLogprob]())
+    top_logprobs: list[TopLogprob] = field(default_factory=list[TopLogprob])
 
 
 class Logprobs(Received, frozen=True):
@@ -734,7 +729,7 @@ class ModerationResult(Received, frozen=True):
     flagged: bool
     categories: dict[str, bool]
     category_scores: dict[str, float]
-    category_applied_input_types: dict[str, list[str]] = field(default_factory=lambda: dict[str, list[str]]())
+    category_applied_input_types: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     model: str = ""
     type: str = written("moderation_result")
 
@@ -811,7 +806,7 @@ class ChatCompletion(Answered, frozen=True, dict=True):
     """
 
     id: str = written("")
-    choices: list[Choice] = field(default_factory=lambda: list[Choice]())
+    choices: list[Choice] = field(default_factory=list[Choice])
     created: int = written(0)
     """When the answer was made, in Unix seconds."""
     model: str = written("")
@@ -916,7 +911,7 @@ class ChatCompletionChunk(Answered, frozen=True, dict=True):
     """A piece of a streamed answer. `choices` may be empty, as in a chunk that carries only usage."""
 
     id: str = written("")
-    choices: list[ChunkChoice] = field(default_factory=lambda: list[ChunkChoice]())
+    choices: list[ChunkChoice] = field(default_factory=list[ChunkChoice])
     created: int = written(0)
     model: str = written("")
     object: str = written("chat.completion.chunk")

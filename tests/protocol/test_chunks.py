@@ -133,9 +133,7 @@ TOOL_DIALECTS: list[tuple[str, list[list[dict[str, Any]]], list[ToolCall]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("deltas", "expected"), [row[1:] for row in TOOL_DIALECTS], ids=[row[0] for row in TOOL_DIALECTS]
-)
+@pytest.mark.parametrize(("deltas", "expected"), [row[1:] for row in TOOL_DIALECTS], ids=[row[0] for row in TOOL_DIALECTS])
 def test_tool_calls(deltas: list[list[dict[str, Any]]], expected: list[ToolCall]) -> None:
     """Calls come together in each dialect: identity set once, arguments appended, no two calls merged."""
     assert expected == message(*({"tool_calls": calls} for calls in deltas)).tool_calls
@@ -173,7 +171,9 @@ def test_audio() -> None:
 def test_annotations() -> None:
     """Annotations are collected."""
     note = {"type": "url_citation", "url_citation": {"start_index": 1, "end_index": 2, "url": "u", "title": "t"}}
-    assert [Annotation(URLCitation(2, 1, "u", "t"))] * 2 == message({"annotations": [note]}, {"annotations": [note]}).annotations
+    assert [Annotation(URLCitation(2, 1, "u", "t"))] * 2 == message(
+        {"annotations": [note]}, {"annotations": [note]}
+    ).annotations
 
 
 def test_logprobs() -> None:
@@ -201,17 +201,23 @@ def test_growth() -> None:
     folded = Fold()
     assert [] == folded.add(chunk({"role": "assistant", "content": ""}))
     assert [("content", "a", 0)] == [(g.kind, g.delta, g.choice) for g in folded.add(chunk({"content": "a"}))]
-    grown = folded.add(chunk({"reasoning": "x", "reasoning_content": "x", "refusal": "r", "tool_calls": [piece("{}", "f", "1", 0)]}, 1))
+    grown = folded.add(
+        chunk({"reasoning": "x", "reasoning_content": "x", "refusal": "r", "tool_calls": [piece("{}", "f", "1", 0)]}, 1)
+    )
     assert [("refusal", "r", 1), ("reasoning", "x", 1), ("tool_call", "{}", 1)] == [(g.kind, g.delta, g.choice) for g in grown]
     grown = folded.add(chunk({"tool_calls": [piece("{}", index=0)]}, 1))
     assert [("tool_call", "")] == [(g.kind, g.delta) for g in grown]
 
 
 texts = st.text(max_size=12)
-calls = st.builds(lambda text, name, place: call(text, name, f"id{place}"), texts, st.text("fg", min_size=1), st.integers(0, 99))
+calls = st.builds(
+    lambda text, name, place: call(text, name, f"id{place}"), texts, st.text("fg", min_size=1), st.integers(0, 99)
+)
 
 
-@given(st.lists(st.tuples(texts, st.lists(calls, max_size=3, unique_by=lambda made: made.id)), min_size=1, max_size=3), st.data())
+@given(
+    st.lists(st.tuples(texts, st.lists(calls, max_size=3, unique_by=lambda made: made.id)), min_size=1, max_size=3), st.data()
+)
 def test_any_cut(messages: list[tuple[str, list[ToolCall]]], data: st.DataObject) -> None:
     """A completion cut into standard chunks at any place, its choices in any order, folds to itself."""
     streams = []
@@ -248,7 +254,11 @@ def test_whole() -> None:
         usage=Usage(1, 2, 3),
         choices=[
             Choice("stop", 0, ResponseMessage("hi"), Logprobs([TokenLogprob("a", -1.0)])),
-            Choice("tool_calls", 1, ResponseMessage(None, tool_calls=[call("{}", "f", "1"), CustomToolCall(CustomCall("x", "c"), "2")])),
+            Choice(
+                "tool_calls",
+                1,
+                ResponseMessage(None, tool_calls=[call("{}", "f", "1"), CustomToolCall(CustomCall("x", "c"), "2")]),
+            ),
         ],
     )
     assert made == fold([whole(made)])

@@ -23,7 +23,7 @@ def chat(options: argparse.Namespace) -> int:
 
         print(f"gpt: {_HELP}", file=sys.stderr)
     with client(options) as gpt:
-        while (line := _read(terminal)) is not None:
+        while (line := _read(terminal=terminal)) is not None:
             match line.strip():
                 case "":
                     continue
@@ -38,7 +38,7 @@ def chat(options: argparse.Namespace) -> int:
     return WELL
 
 
-def _read(terminal: bool) -> str | None:
+def _read(*, terminal: bool) -> str | None:
     """The next line, or None at the end of the input. Ctrl-C at the prompt only drops the line."""
     while True:
         try:

@@ -132,14 +132,15 @@ class Local:
         asked = engine_request(plain, engine.facts().vocabulary if plain.logit_bias else 0)
         if (plain.n or 1) > self._slots:
             raise InvalidRequestError(
-                f"n: the engine has {self._slots} slots, so at most {self._slots} choices; Local(..., slots={plain.n})", param="n"
+                f"n: the engine has {self._slots} slots, so at most {self._slots} choices; Local(..., slots={plain.n})",
+                param="n",
             )
         asked |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
         run = engine.start(asked, options.cancel)
         bare = bool(plain.logprobs) and not plain.top_logprobs
         return LocalStream(run, self._name, options, started, usage=usage, bare_logprobs=bare)
 
-    def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
+    def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:  # noqa: ARG002 - as every Backend
         """The model that answers here."""
         if not self._name:
             from gpt.local import weights
@@ -161,9 +162,7 @@ class Local:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -178,9 +177,7 @@ def _get(value: Any, name: str) -> Any:
 class LocalStream:
     """Chunks as the engine makes them."""
 
-    def __init__(
-        self, run: Run, model: str, options: CallOptions, started: float, *, usage: bool, bare_logprobs: bool
-    ) -> None:
+    def __init__(self, run: Run, model: str, options: CallOptions, started: float, *, usage: bool, bare_logprobs: bool) -> None:
         self._run = run
         self._model = model
         self._options = options
@@ -211,9 +208,7 @@ class LocalStream:
                 self.close()
                 error = item["error"]
                 hint = "; Local(..., context=N) gives it more" if error.get("type") == "exceed_context_size_error" else ""
-                raise engine_failure(
-                    int(error.get("code") or 500), msgspec.json.encode(item), f"model {self._model}{hint}"
-                )
+                raise engine_failure(int(error.get("code") or 500), msgspec.json.encode(item), f"model {self._model}{hint}")
             chunk = self._chunk(item)
             if chunk is not None:
                 return chunk
@@ -307,9 +302,7 @@ class LocalStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:

@@ -232,8 +232,8 @@ def _in_child() -> None:
         import ctypes
 
         for engine in _engines.values():
-            if engine._server is not None:  # noqa: SLF001 - this module's own
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._server))  # noqa: SLF001
+            if engine._server is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._server))
     _engines.clear()
 
 

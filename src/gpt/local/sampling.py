@@ -131,8 +131,7 @@ def _messages(request: ChatRequest) -> list[dict[str, Any]]:
         role = message.get("role")
         if role not in _ROLES:
             raise InvalidRequestError(
-                f"messages[{place}].role: {role!r} is not one that the model in this process knows "
-                f"({', '.join(_ROLES)})",
+                f"messages[{place}].role: {role!r} is not one that the model in this process knows ({', '.join(_ROLES)})",
                 param=f"messages[{place}].role",
             )
         message["role"] = _ROLES[role]
@@ -153,9 +152,7 @@ def _messages(request: ChatRequest) -> list[dict[str, Any]]:
 def _limit(request: ChatRequest) -> int:
     """How many tokens the answer may have."""
     given = {
-        name: value
-        for name in ("max_completion_tokens", "max_tokens")
-        if isinstance(value := getattr(request, name), int)
+        name: value for name in ("max_completion_tokens", "max_tokens") if isinstance(value := getattr(request, name), int)
     }
     for name, value in given.items():
         if value < 1:

@@ -345,7 +345,8 @@ def _from_hub(repository: str, file: str) -> Path:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
     except ImportError as error:
         raise ModelNotFoundError(
-            f'{what} is a Hugging Face file, which needs: pip install "gpt-in-the-box[hf]"; or give the path of a GGUF file', 404
+            f'{what} is a Hugging Face file, which needs: pip install "gpt-in-the-box[hf]"; or give the path of a GGUF file',
+            404,
         ) from error
     try:
         return Path(hf_hub_download(repository, file, local_files_only=offline()))
@@ -358,4 +359,6 @@ def _from_hub(repository: str, file: str) -> Path:
         raise
     except Exception as error:
         # The hub's client raises whatever its HTTP library does.
-        raise ConnectError(f"{what} could not be fetched: {error}; give the path of a GGUF file: local:/models/x.gguf") from error
+        raise ConnectError(
+            f"{what} could not be fetched: {error}; give the path of a GGUF file: local:/models/x.gguf"
+        ) from error

@@ -7,27 +7,17 @@ from enum import Enum
 import msgspec
 
 from gpt.types import AssistantMessage as AssistantMessage
-from gpt.types import ChatCompletion as CreateChatCompletionResponse
-from gpt.types import ChatRequest as CreateChatCompletionRequest
-from gpt.types import Choice as Choices
 from gpt.types import FunctionCall as FunctionCall
 from gpt.types import FunctionChoice as Schemas
 from gpt.types import FunctionDefinition as ChatCompletionFunctions
 from gpt.types import FunctionMessage as FunctionMessage
-from gpt.types import FunctionTool as ChatCompletionTool
 from gpt.types import ImageContentPart as ImageContentPart
 from gpt.types import ImageURL as ImageURL
 from gpt.types import Logprobs as Logprobs
-from gpt.types import NamedToolChoice as ChatCompletionNamedToolChoiceSchemas
 from gpt.types import ResponseFormat as ResponseFormat
-from gpt.types import ResponseMessage as ChatCompletionResponseMessage
 from gpt.types import SystemMessage as SystemMessage
 from gpt.types import TextContentPart as TextContentPart
-from gpt.types import TokenLogprob as ChatCompletionTokenLogprob
-from gpt.types import ToolCall as ChatCompletionMessageToolCall
 from gpt.types import ToolMessage as ToolMessage
-from gpt.types import TopLogprob as TopLogprobs
-from gpt.types import Usage as CompletionUsage
 from gpt.types import UserMessage as UserMessage
 
 ChatCompletionToolFunction = ChatCompletionFunctions

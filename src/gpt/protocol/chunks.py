@@ -39,7 +39,8 @@ _FACTS = ("id", "created", "model", "system_fingerprint", "service_tier", "usage
 
 class Growth(NamedTuple):
     """What a chunk added. `kind` is "content", "refusal", "reasoning" or "tool_call"; `grew` is the text or call it was
-    added to, `choice` that choice's index."""
+    added to, `choice` that choice's index.
+    """
 
     kind: str
     grew: Any

@@ -55,10 +55,7 @@ def encode_request(request: ChatRequest) -> bytes:
     if not request.messages:
         raise InvalidRequestError("messages: the list is empty; a request needs at least one message", param="messages")
     try:
-        if request.extra is UNSET:
-            body = _encoder.encode(request)
-        else:
-            body = _encoder.encode(_with_extra(request))
+        body = _encoder.encode(request if request.extra is UNSET else _with_extra(request))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _unencodable(request, error) from error
     check_request(body)
@@ -73,18 +70,14 @@ def history(messages: object) -> list[Any]:
     if isinstance(messages, str):
         return [UserMessage(messages)]
     if isinstance(messages, (Mapping, Struct, bytes)) or not isinstance(messages, Iterable):
-        raise InvalidRequestError(
-            f"messages: expected a list of messages, got {type(messages).__name__}", param="messages"
-        )
+        raise InvalidRequestError(f"messages: expected a list of messages, got {type(messages).__name__}", param="messages")
     return [message.to_input() if type(message) is ResponseMessage else message for message in messages]
 
 
 def _with_extra(request: ChatRequest) -> dict[str, Any]:
     """The request's fields by name, with the items of `extra` over them."""
     fields: dict[str, Any] = {
-        name: value
-        for name in request.__struct_fields__
-        if name != "extra" and (value := getattr(request, name)) is not UNSET
+        name: value for name in request.__struct_fields__ if name != "extra" and (value := getattr(request, name)) is not UNSET
     }
     extra = request.extra
     if not isinstance(extra, Mapping):
@@ -173,7 +166,7 @@ def _split(error: ValidationError) -> tuple[str, str]:
 
 
 def _wrong(what: str, path: str) -> InvalidRequestError:
-    """msgspec's words as ours: "messages[2].content: expected str, got int"."""
+    """Msgspec's words as ours: "messages[2].content: expected str, got int"."""
     what = what.replace("`", "")
     if what.startswith("Object missing required field "):
         path = f"{path}.{what.rpartition(' ')[2]}".removeprefix(".")
@@ -225,7 +218,7 @@ def _twin_of(hint: Any) -> Any:
     twins = [_twin_of(argument) for argument in arguments]
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(twins)]
+        return typing.Union[tuple(twins)]  # noqa: UP007 - made of a list
     return dict[tuple(twins)] if issubclass(origin, Mapping) else list[twins[0]]  # type: ignore[misc, valid-type]
 
 
@@ -352,5 +345,3 @@ def _arguments_as_text(function: Any) -> None:
         function["arguments"] = ""
     elif not isinstance(arguments, str):
         function["arguments"] = _encoder.encode(arguments).decode()
-
-

@@ -66,7 +66,9 @@ WORDINGS: tuple[Wording, ...] = (
     Wording(ModelNotFoundError, (400, 404, 200), _words(r"the model .* does not exist|model .* not found"), "vLLM, Ollama"),
     Wording(ModelNotFoundError, (400, 404, 200), _words(r"not a valid model id|no endpoints found"), "OpenRouter"),
     Wording(UnsupportedParameterError, (400, 422), _words(r"unsupported_(parameter|value)|unsupported parameter"), "hosted"),
-    Wording(UnsupportedParameterError, (400, 422), _words(r"UnsupportedParamsError|extra inputs are not permitted"), "LiteLLM, TGI"),
+    Wording(
+        UnsupportedParameterError, (400, 422), _words(r"UnsupportedParamsError|extra inputs are not permitted"), "LiteLLM, TGI"
+    ),
     Wording(AuthenticationError, (400, 200), _words(r"invalid_api_key|invalid api key"), "hosted, gateways"),
     Wording(OverloadedError, (), _words(r"overloaded|server is busy|loading model"), "hosted, TGI, llama.cpp"),
     Wording(RateLimitError, (200,), _words(r"rate_limit_exceeded|rate limit"), "OpenRouter"),

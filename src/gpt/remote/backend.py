@@ -147,7 +147,8 @@ def endpoint(
     retry: Retry | None = None,
 ) -> Endpoint:
     """The Endpoint for these arguments and the environment (OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_ORG_ID,
-    OPENAI_PROJECT_ID). Raises InvalidRequestError."""
+    OPENAI_PROJECT_ID). Raises InvalidRequestError.
+    """
     named = os.environ.get("OPENAI_BASE_URL", "").strip() or HOSTED
     origin, path, own_query = parse_url(server_url or named)
     if api_key is None and (origin == _HOSTED_ORIGIN or (not named.startswith("local:") and origin == parse_url(named)[0])):

@@ -20,17 +20,13 @@ from gpt.errors import InvalidRequestError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds, Timeout
 from gpt.remote.http.connect import Network, aconnect, broken_error, timeout_error
 from gpt.remote.http.parse import HeadWriter, ResponseReader
-from gpt.remote.http.pool import Pool
+from gpt.remote.http.pool import Pool, StaleError
 
 if TYPE_CHECKING:
     from gpt.protocol.wire import AsyncHttpStream
 
 _AHEAD = 1024 * 1024
 """Bytes of a streamed body that may wait to be read before the server is held back."""
-
-
-class _Stale(Exception):
-    """A connection that had been idle gave nothing: the server has closed it. Only ever caught here."""
 
 
 class AsyncConnection(asyncio.Protocol):
@@ -112,7 +108,7 @@ class AsyncConnection(asyncio.Protocol):
         if not self._busy or self.reader.done or self._problem is not None:
             return
         if self._reused and self.first_byte is None:
-            self._fail(_Stale())
+            self._fail(StaleError())
         elif isinstance(exc, OSError):
             self._fail(broken_error(exc, "first_byte" if self.first_byte is None else "read", self.where))
         else:
@@ -304,7 +300,7 @@ class AsyncHttpTransport:
             try:
                 connection.send(data, request.timeout, reused=reused, streamed=streamed)
                 await connection.wait()
-            except _Stale:
+            except StaleError:
                 connection.abort()
                 connection, reused = None, False
             except BaseException:

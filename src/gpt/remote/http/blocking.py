@@ -20,17 +20,13 @@ from gpt.errors import InvalidRequestError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds
 from gpt.remote.http.connect import Network, broken_error, connect, timeout_error
 from gpt.remote.http.parse import HeadWriter, ResponseReader
-from gpt.remote.http.pool import Pool
+from gpt.remote.http.pool import Pool, StaleError
 
 if TYPE_CHECKING:
     from gpt.protocol.wire import HttpStream
 
 _READ = 65536
 """Bytes asked of the system at a time."""
-
-
-class _Stale(Exception):
-    """A connection that had been idle gave nothing: the server has closed it. Only ever caught here."""
 
 
 class Connection:
@@ -65,8 +61,8 @@ class Connection:
             self.socket.settimeout(seconds)
             self._timeout = seconds
 
-    def send(self, data: bytes, request: HttpRequest, reused: bool) -> None:
-        """Send the request. Raises TransportError, or _Stale on a reused connection."""
+    def send(self, data: bytes, request: HttpRequest, *, reused: bool) -> None:
+        """Send the request. Raises TransportError, or StaleError on a reused connection."""
         self.reader.start()
         self.wait(request.timeout.write)
         try:
@@ -75,11 +71,11 @@ class Connection:
             raise timeout_error("write", self.where, request.timeout.write) from error
         except OSError as error:
             if reused:
-                raise _Stale from error
+                raise StaleError from error
             raise broken_error(error, "write", self.where) from error
 
-    def read_head(self, request: HttpRequest, reused: bool) -> None:
-        """Read until the head has come. Raises TransportError, or _Stale when a reused connection ends before a byte."""
+    def read_head(self, request: HttpRequest, *, reused: bool) -> None:
+        """Read until the head has come. Raises TransportError, or StaleError when a reused connection ends before a byte."""
         reader = self.reader
         first = True
         self.wait(request.timeout.first_byte)
@@ -91,11 +87,11 @@ class Connection:
                 raise timeout_error(phase, self.where, limit) from error
             except OSError as error:
                 if reused and first:
-                    raise _Stale from error
+                    raise StaleError from error
                 raise broken_error(error, "first_byte", self.where) from error
             if not data:
                 if reused and first:
-                    raise _Stale
+                    raise StaleError
                 reader.end()
             reader.feed(data)
             if first and not reader.head:
@@ -153,9 +149,7 @@ class HttpTransport:
                 reader = connection.reader
                 while not reader.done:
                     connection.read_more(request)
-                response = HttpResponse(
-                    reader.status, reader.headers, reader.take(), time.perf_counter() - started, first_byte
-                )
+                response = HttpResponse(reader.status, reader.headers, reader.take(), time.perf_counter() - started, first_byte)
             except BaseException:
                 connection.close()
                 raise
@@ -184,9 +178,9 @@ class HttpTransport:
             if connection is None:
                 connection = Connection(request.origin, connect(request.origin, self.network, request.timeout.connect))
             try:
-                connection.send(data, request, reused)
-                connection.read_head(request, reused)
-            except _Stale:
+                connection.send(data, request, reused=reused)
+                connection.read_head(request, reused=reused)
+            except StaleError:
                 connection.close()
                 connection, reused = None, False
             except BaseException:

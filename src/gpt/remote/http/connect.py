@@ -70,7 +70,9 @@ def _context(verify: Any, cert: Certificate | None) -> ssl.SSLContext:
         if cert is not None:
             context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
     except (OSError, ValueError) as error:
-        what = f"verify={verify!r}" if cert is None else f"verify={verify!r}, cert={cert if isinstance(cert, str) else cert[0]!r}"
+        what = (
+            f"verify={verify!r}" if cert is None else f"verify={verify!r}, cert={cert if isinstance(cert, str) else cert[0]!r}"
+        )
         raise InvalidRequestError(f"{what}: cannot be used for TLS: {error}", param="verify") from error
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -291,9 +293,7 @@ def _refused(code: int) -> OSError:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-async def aconnect(
-    protocol: asyncio.Protocol, origin: Origin, network: Network, seconds: Seconds | None
-) -> asyncio.Transport:
+async def aconnect(protocol: asyncio.Protocol, origin: Origin, network: Network, seconds: Seconds | None) -> asyncio.Transport:
     """The transport of a new connection that `protocol` reads. Raises TransportError."""
     import asyncio
 

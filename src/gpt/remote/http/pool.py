@@ -14,6 +14,10 @@ from gpt.protocol.wire import Origin, Seconds
 C = TypeVar("C")
 
 
+class StaleError(Exception):
+    """A connection that had been idle gave nothing: the server has closed it. Never leaves the transports."""
+
+
 class Pool(Generic[C]):
     """Idle connections by origin. `open` counts those that exist, idle or in use."""
 
