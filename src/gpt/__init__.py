@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpt.local.backend import Local as Local
     from gpt.protocol.retry import Retry as Retry
     from gpt.protocol.wire import Timeout as Timeout
+    from gpt.remote.http.connect import Network as Network
     from gpt.sdkconfiguration import SERVERS as SERVERS
     from gpt.sdkconfiguration import SDKConfiguration as SDKConfiguration
     from gpt.stream import *  # noqa: F403
@@ -34,6 +35,7 @@ _HOMES = {
     "local.backend": ("Local",),
     "protocol.retry": ("Retry",),
     "protocol.wire": ("Timeout",),
+    "remote.http.connect": ("Network",),
     "sdkconfiguration": ("SERVERS", "SDKConfiguration"),
 }
 _WHOLE = ("types", "errors", "stream")

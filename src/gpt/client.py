@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from gpt.models import operations
+    from gpt.remote.http.connect import Network
     from gpt.sdkconfiguration import SDKConfiguration
     from gpt.stream import AsyncChatStream, ChatStream
     from gpt.utils import RetryConfig
@@ -211,6 +212,7 @@ class ClientSettings(TypedDict, total=False):
     query: Mapping[str, str] | None
     organization: str | None
     project: str | None
+    network: Network | None
 
 
 class BlockingClientSettings(ClientSettings, total=False):
@@ -236,6 +238,7 @@ class _Setup(msgspec.Struct):
     core: _Core
     backend: Any = None
     endpoint: Any = None
+    network: Any = None
     local_url: str | None = None
 
 
@@ -261,7 +264,7 @@ def _set_up(
     backend = of("backend")
     if backend is not None:
         given = {"api_key": key, "server_url": url, "server_idx": server_idx, "client": client}
-        given |= {name: of(name) for name in ("headers", "query", "organization", "project")}
+        given |= {name: of(name) for name in ("headers", "query", "organization", "project", "network")}
         for name, value in given.items():
             if value is not None:
                 raise InvalidRequestError(f"{name}: has no meaning beside backend=, which answers by itself", param=name)
@@ -296,7 +299,9 @@ def _set_up(
         timeout=timeout,
         retry=policy,
     )
-    return _Setup(_Core(model, options), endpoint=made)
+    if client is not None and of("network") is not None:
+        raise InvalidRequestError("network: has no meaning beside client=, which has its own settings", param="network")
+    return _Setup(_Core(model, options), endpoint=made, network=of("network"))
 
 
 def _one_of(first_name: str, first: Any, second_name: str, second: Any) -> Any:
@@ -389,7 +394,7 @@ def _blocking_backend(setup: _Setup, client: Any) -> Backend:
         from gpt.remote.adapters import adapt
 
         transport = adapt(client)
-    return RemoteBackend(setup.endpoint, transport)
+    return RemoteBackend(setup.endpoint, transport, setup.network)
 
 
 class Models:
@@ -598,7 +603,7 @@ def _async_backend(setup: _Setup, client: Any) -> AsyncBackend:
         from gpt.remote.adapters import aadapt
 
         transport = aadapt(client)
-    return AsyncRemoteBackend(setup.endpoint, transport)
+    return AsyncRemoteBackend(setup.endpoint, transport, setup.network)
 
 
 class AsyncModels:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import msgspec
 
@@ -33,6 +33,9 @@ from gpt.protocol.wire import (
 from gpt.remote.drive import arun, run
 from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 from gpt.version import __version__
+
+if TYPE_CHECKING:
+    from gpt.remote.http.connect import Network
 
 HOSTED = "https://api.openai.com/v1"
 """The hosted service, as the seed's `SERVERS` has it."""
@@ -199,12 +202,12 @@ def bearer(key: str) -> str:
 class RemoteBackend:
     """Answers by a server that speaks the protocol."""
 
-    def __init__(self, endpoint: Endpoint, transport: Transport | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, transport: Transport | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
         if transport is None:
             from gpt.remote.http.blocking import HttpTransport
 
-            transport = HttpTransport()
+            transport = HttpTransport(network)
         self.transport = transport
 
     def __repr__(self) -> str:
@@ -286,12 +289,12 @@ class Stream:
 class AsyncRemoteBackend:
     """Answers by a server that speaks the protocol, on asyncio."""
 
-    def __init__(self, endpoint: Endpoint, transport: AsyncTransport | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, transport: AsyncTransport | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
         if transport is None:
             from gpt.remote.http.aio import AsyncHttpTransport
 
-            transport = AsyncHttpTransport()
+            transport = AsyncHttpTransport(network)
         self.transport = transport
 
     def __repr__(self) -> str:

@@ -176,14 +176,14 @@ def broken_error(error: OSError, phase: str, where: str) -> TransportError:
 
 def connect(origin: Origin, network: Network, seconds: Seconds | None) -> socket.socket:
     """A connected socket, through TLS where the origin asks for it. Raises TransportError."""
+    context = network.tls() if origin.scheme == "https" else None
     deadline = None if seconds is None else time.monotonic() + seconds
     try:
         addresses = _resolve(origin, deadline)
         sock = _race(addresses, deadline) if len(addresses) > 1 else _dial(addresses[0], deadline)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if origin.scheme == "https":
-                context = network.tls()
+            if context is not None:
                 sock.settimeout(_left(deadline))
                 sock = context.wrap_socket(sock, server_hostname=origin.host)
         except BaseException:

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from transports import Blocking, OnAsyncio
+
+from gpt.remote.http.connect import Network
+
+Make = Callable[..., "Blocking | OnAsyncio"]
+
+
+@pytest.fixture(params=[Blocking, OnAsyncio], ids=["blocking", "asyncio"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Makes a transport of either kind; closed at the end."""
+    made: list[Blocking | OnAsyncio] = []
+
+    def make_one(network: Network | None = None) -> Blocking | OnAsyncio:
+        made.append(request.param(network))
+        return made[-1]
+
+    yield make_one
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def way(make: Make) -> Blocking | OnAsyncio:
+    """A transport of either kind."""
+    return make()
