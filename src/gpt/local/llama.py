@@ -8,7 +8,8 @@ Facts of the wheel that this file lives with:
 - it blocks, also for Ctrl-C. So each call runs in a thread of its own, and the caller waits on a queue, which can be left;
 - with `return_progress` the callback is called between batches of the prompt, which is when a call can be stopped before its
   first token. The batch size is a compromise: half a second of reading here, for 5 % of the reading speed;
-- its destructor joins threads. In a forked child there are none to join, so a child never lets go of it.
+- its destructor joins threads. In a forked child there are none to join, so a child never lets go of it;
+- freed before its loop has begun, it waits for ever. So the first thing asked of it is something that the loop answers.
 
 One engine a model file and settings, shared by everyone in the process who asks for the same; freed when the last lets go.
 """
@@ -173,14 +174,18 @@ def _load(path: Path, settings: Settings, key: str) -> Any:
     params.cache_ram_mib = 0  # the engine would keep up to 8 GB of old prompts; the slots' own memory is enough
     params.warmup = False
     params.verbosity = 3 if settings.verbose else -1
+    params.endpoint_metrics = True
     try:
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
+        # Freed before its loop has begun, the engine waits for ever for the loop to end. This is answered by the loop.
+        server.handle_metrics()
     except RuntimeError as error:
         raise InvalidRequestError(
             f"the engine could not load {str(path)!r}; the file is cut short or damaged, of a kind that this engine does not "
             "know, or too large for the memory; Local(..., verbose=True) shows what the engine says",
             param="model",
         ) from error
+    return server
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -234,6 +239,11 @@ def _in_child() -> None:
         for engine in _engines.values():
             if engine._server is not None:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._server))
+        # The library's own destructors, which C runs at the end of a process, wait for threads too. What is registered last
+        # runs first, so the child ends there, with the status that it has; Python has by then flushed what it had.
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "on_exit"):
+            libc.on_exit(libc._exit, None)
     _engines.clear()
 
 

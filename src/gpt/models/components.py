@@ -6,25 +6,36 @@ from enum import Enum
 
 import msgspec
 
-from gpt.types import AssistantMessage as AssistantMessage
-from gpt.types import FunctionCall as FunctionCall
-from gpt.types import FunctionChoice as Schemas
-from gpt.types import FunctionDefinition as ChatCompletionFunctions
-from gpt.types import FunctionMessage as FunctionMessage
-from gpt.types import ImageContentPart as ImageContentPart
-from gpt.types import ImageURL as ImageURL
-from gpt.types import Logprobs as Logprobs
-from gpt.types import ResponseFormat as ResponseFormat
-from gpt.types import SystemMessage as SystemMessage
-from gpt.types import TextContentPart as TextContentPart
-from gpt.types import ToolMessage as ToolMessage
-from gpt.types import UserMessage as UserMessage
+from gpt import types
 
-ChatCompletionToolFunction = ChatCompletionFunctions
-FunctionObject = ChatCompletionFunctions
-SchemasFunction = Schemas
-ChatCompletionResponseMessageFunctionCall = FunctionCall
-ChatCompletionMessageToolCallFunction = FunctionCall
+AssistantMessage = types.AssistantMessage
+ChatCompletionFunctions = types.FunctionDefinition
+ChatCompletionMessageToolCall = types.ToolCall
+ChatCompletionMessageToolCallFunction = types.FunctionCall
+ChatCompletionNamedToolChoiceSchemas = types.NamedToolChoice
+ChatCompletionResponseMessage = types.ResponseMessage
+ChatCompletionResponseMessageFunctionCall = types.FunctionCall
+ChatCompletionTokenLogprob = types.TokenLogprob
+ChatCompletionTool = types.FunctionTool
+ChatCompletionToolFunction = types.FunctionDefinition
+Choices = types.Choice
+CompletionUsage = types.Usage
+CreateChatCompletionRequest = types.ChatRequest
+CreateChatCompletionResponse = types.ChatCompletion
+FunctionCall = types.FunctionCall
+FunctionMessage = types.FunctionMessage
+FunctionObject = types.FunctionDefinition
+ImageContentPart = types.ImageContentPart
+ImageURL = types.ImageURL
+Logprobs = types.Logprobs
+ResponseFormat = types.ResponseFormat
+Schemas = types.FunctionChoice
+SchemasFunction = types.FunctionChoice
+SystemMessage = types.SystemMessage
+TextContentPart = types.TextContentPart
+ToolMessage = types.ToolMessage
+TopLogprobs = types.TopLogprob
+UserMessage = types.UserMessage
 
 
 class Security(msgspec.Struct):

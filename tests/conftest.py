@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from gpt import Local
+
+SHARED = Path(__file__).parents[2] / "shared"
+"""Material that is here and in CI, but not with a user."""
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the keys and servers of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith("OPENAI_") or name == "GPT_OFFLINE":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[Local]:
+    """The model in the box, loaded once for all tests. Fetched at the first run ever."""
+    backend = Local()
+    backend.load()
+    yield backend
+    backend.close()
+
+
+class EngineServer(NamedTuple):
+    """The engine's own HTTP server: a third party's server that speaks the protocol."""
+
+    url: str
+    key: str
+
+
+@pytest.fixture(scope="session")
+def engine_server(box: Local) -> EngineServer:
+    """The server that the engine in the wheel opens; it runs the same model with the same settings."""
+    engine = box.load()
+    return EngineServer(f"{engine.address}/v1", engine._key)

@@ -1,0 +1,424 @@
+"""The model in the box, really run."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import http.client
+import json
+import pickle
+import threading
+from typing import Any
+
+import pytest
+
+from gpt import (
+    AsyncGpt,
+    BadRequestError,
+    ContextLengthError,
+    Gpt,
+    InvalidRequestError,
+    Local,
+    RequestTimeoutError,
+    SystemMessage,
+    Timeout,
+    UnsupportedParameterError,
+    UserMessage,
+)
+from gpt.backend import CallOptions
+from gpt.local import llama
+from gpt.types import UNSET, ChatCompletion, ChatRequest
+
+RIVERS = "Name three rivers."
+LONG = "The river is long and wide and it flows to the sea. " * 40
+
+
+@pytest.fixture
+def client(box: Local) -> Gpt:
+    return Gpt(backend=box)
+
+
+def test_answers(client: Gpt) -> None:
+    """A text in, a completion out, with the model's real name, usage and the facts of the call."""
+    answer = client.chat.complete(RIVERS, model="any-name", temperature=0, max_tokens=12)
+    assert isinstance(answer, ChatCompletion)
+    assert len(answer.text) > 10
+    assert ("smollm2-135m-instruct", "chat.completion") == (answer.model, answer.object)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 12
+    assert answer.usage.total_tokens == 12 + answer.usage.prompt_tokens
+    assert answer.info is not None
+    assert answer.info.tokens_per_second
+    assert 0 < (answer.info.first_token or 0) < answer.info.elapsed
+    assert "/" not in json.dumps(answer.to_dict()["model"])
+
+
+def test_wire_form(client: Gpt) -> None:
+    """The completion is written with every key that the protocol requires."""
+    given = client.chat.complete(RIVERS, max_tokens=2).to_dict()
+    assert {"id", "choices", "created", "model", "object", "usage"} <= given.keys()
+    assert {"finish_reason", "index", "message", "logprobs"} <= given["choices"][0].keys()
+    assert {"content", "refusal", "role"} <= given["choices"][0]["message"].keys()
+
+
+def test_greedy_is_the_same(client: Gpt) -> None:
+    """At temperature 0 the same request gives the same text, streamed or not."""
+    texts = {client.chat.complete(RIVERS, temperature=0, max_tokens=20).text for _ in range(2)}
+    with client.chat.stream(RIVERS, temperature=0, max_tokens=20) as stream:
+        texts.add("".join(stream.text_stream))
+    assert len(texts) == 1
+
+
+def test_seed(client: Gpt) -> None:
+    """The same seed gives the same text; another gives another."""
+
+    def text(seed: int) -> str:
+        return client.chat.complete(RIVERS, temperature=2, seed=seed, max_tokens=16).text
+
+    assert text(1) == text(1)
+    assert len({text(seed) for seed in range(4)}) > 1
+
+
+def test_system_and_history(client: Gpt) -> None:
+    """Instructions and history reach the model: they change what it answers."""
+    plain = client.chat.complete([UserMessage(RIVERS)], temperature=0, max_tokens=16)
+    told = client.chat.complete([SystemMessage("Answer in French."), UserMessage(RIVERS)], temperature=0, max_tokens=16)
+    again = client.chat.complete([UserMessage(RIVERS), plain.message, UserMessage("More.")], temperature=0, max_tokens=16)
+    assert len({plain.text, told.text, again.text}) == 3
+    assert again.usage is not None
+    assert plain.usage is not None
+    assert again.usage.prompt_tokens > plain.usage.prompt_tokens
+
+
+def test_choices(client: Gpt) -> None:
+    """`n` choices come in order, and usage counts them all."""
+    answer = client.chat.complete(RIVERS, n=3, temperature=1, seed=3, max_tokens=9)
+    assert [0, 1, 2] == [choice.index for choice in answer.choices]
+    assert len({choice.message.content for choice in answer.choices}) > 1
+    one = client.chat.complete(RIVERS, max_tokens=9)
+    assert answer.usage is not None
+    assert one.usage is not None
+    assert (27, one.usage.prompt_tokens) == (answer.usage.completion_tokens, answer.usage.prompt_tokens)
+
+
+def test_stop(client: Gpt) -> None:
+    """The answer ends before a stop string."""
+    whole = client.chat.complete(RIVERS, temperature=0, max_tokens=20)
+    word = whole.text.split()[3]
+    cut = client.chat.complete(RIVERS, temperature=0, max_tokens=20, stop=[word])
+    assert whole.text.startswith(cut.text)
+    assert word not in cut.text
+    assert cut.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("limits", [{"max_tokens": 5}, {"max_completion_tokens": 5}, {"max_tokens": 9, "max_completion_tokens": 5}])
+def test_limits(client: Gpt, limits: dict[str, Any]) -> None:
+    """Both names of the token limit hold; of two, the smaller."""
+    answer = client.chat.complete(RIVERS, temperature=0, **limits)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 5
+
+
+def test_logprobs(client: Gpt) -> None:
+    """Log probabilities come one item a token, with as many likeliest ones as were asked for."""
+    for asked, expected in ((UNSET, 0), (0, 0), (3, 3)):
+        answer = client.chat.complete(RIVERS, temperature=0, max_tokens=4, logprobs=True, top_logprobs=asked)
+        logprobs = answer.choices[0].logprobs
+        assert logprobs is not None
+        assert logprobs.content is not None
+        assert [expected] * 4 == [len(token.top_logprobs) for token in logprobs.content]
+        assert answer.text == "".join(token.token for token in logprobs.content)
+        assert all(token.logprob <= 0 for token in logprobs.content)
+
+
+def test_logit_bias(client: Gpt) -> None:
+    """A token pushed up comes, a token pushed down does not."""
+    logprobs = client.chat.complete(RIVERS, temperature=0, max_tokens=1, logprobs=True).to_dict()["choices"][0]["logprobs"]
+    assert logprobs["content"][0]["token"] == "1"
+    up = client.chat.complete(RIVERS, temperature=0, max_tokens=3, logit_bias={504: 100})  # 504 is "The"
+    assert up.text == "TheTheThe"
+    down = client.chat.complete(RIVERS, temperature=0, max_tokens=1, logit_bias={"33": -100})  # 33 is "1"
+    assert down.text != "1"
+
+
+def test_penalties_and_knobs(client: Gpt) -> None:
+    """Penalties, top_p and the engine's own settings change the answer."""
+    plain = client.chat.complete(RIVERS, temperature=0, max_tokens=40).text
+    assert plain != client.chat.complete(RIVERS, temperature=0, max_tokens=40, frequency_penalty=2, presence_penalty=2).text
+    assert plain == client.chat.complete(RIVERS, temperature=2, max_tokens=40, top_p=0.0001).text
+    assert plain == client.chat.complete(RIVERS, temperature=2, max_tokens=40, body={"top_k": 1}).text
+
+
+RIVER_SCHEMA = {
+    "type": "object",
+    "properties": {"rivers": {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}, "n": {"type": "integer"}},
+    "required": ["rivers", "n"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_json_schema(client: Gpt, seed: int) -> None:
+    """A schema is kept to, streamed or not."""
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "rivers", "schema": RIVER_SCHEMA}}
+    params: dict[str, Any] = {"response_format": wanted, "temperature": 1, "seed": seed, "max_tokens": 200}
+    answer = client.chat.complete(RIVERS, **params)
+    assert answer.choices[0].finish_reason == "stop"
+    value = json.loads(answer.text)
+    assert (2, True, {"rivers", "n"}) == (len(value["rivers"]), isinstance(value["n"], int), set(value))
+    with client.chat.stream(RIVERS, **params) as stream:
+        assert isinstance(json.loads("".join(stream.text_stream)), dict)
+
+
+@pytest.mark.parametrize(("prompt", "ends"), [(RIVERS, True), ("Write a poem.", True), ("Say hello, no JSON.", False)])
+def test_json_object(client: Gpt, prompt: str, ends: bool) -> None:
+    """json_object gives a JSON object. So small a model may not find its end; then the limit cuts it, as the reason says."""
+    answer = client.chat.complete(prompt, response_format={"type": "json_object"}, temperature=0, max_tokens=150)
+    if ends or answer.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(answer.text), dict)
+    assert answer.text.startswith("{")
+
+
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"logit_bias": {"key": 544683}}, InvalidRequestError, 'logit_bias["key"]: a key is a token id, a number from 0 to 49151'),
+    ({"logit_bias": {"49152": 1}}, InvalidRequestError, 'logit_bias["49152"]: the model has the token ids 0 to 49151'),
+    ({"logit_bias": {"5": 544683}}, InvalidRequestError, 'logit_bias["5"]: expected -100 to 100, got 544683'),
+    ({"n": 5}, InvalidRequestError, "n: the engine has 4 slots, so at most 4 choices"),
+    ({"body": {"zap": 1}}, UnsupportedParameterError, "zap: not one of the engine's settings"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "zap"}}}}, BadRequestError,
+     "unrecognized type zap"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "kind", "text"), REFUSED)
+def test_refused(client: Gpt, params: dict[str, Any], kind: type[Exception], text: str) -> None:
+    """What cannot be honoured is refused by name, and the error pickles."""
+    with pytest.raises(kind) as caught:
+        client.chat.complete(RIVERS, max_tokens=5, **params)
+    assert text in str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_too_long(client: Gpt, streamed: bool) -> None:
+    """Too long a prompt is an error with both numbers, never cut."""
+    with pytest.raises(ContextLengthError) as caught:
+        if streamed:
+            client.chat.stream("river " * 6000).until_done()
+        else:
+            client.chat.complete("river " * 6000)
+    assert caught.value.limit == 4096
+    assert (caught.value.requested or 0) > 6000
+    assert "Local(..., context=N)" in str(caught.value)
+
+
+def test_raw_chunks(client: Gpt) -> None:
+    """Raw chunks are well formed: a role first, then content, a finish reason, and usage only if asked for."""
+    params: dict[str, Any] = {"messages": [UserMessage(RIVERS)], "max_tokens": 4, "temperature": 0, "stream": True}
+    plain = list(client.chat.completions.create(**params))
+    assert ("assistant", "") == (plain[0].choices[0].delta.role, plain[0].choices[0].delta.content)
+    assert "length" == plain[-1].choices[0].finish_reason
+    assert all(chunk.usage is None and chunk.choices for chunk in plain)
+    assert all("prompt_progress" not in chunk.to_dict() for chunk in plain)
+    counted = list(client.chat.completions.create(**params, stream_options={"include_usage": True}))
+    assert counted[-1].choices == []
+    assert counted[-1].usage is not None
+    assert counted[-1].usage.completion_tokens == 4
+    assert len({chunk.id for chunk in counted}) == 1
+
+
+def test_stream_counts(client: Gpt) -> None:
+    """chat.stream asks for usage by itself, and its completion has it."""
+    with client.chat.stream(RIVERS, max_tokens=4) as stream:
+        assert stream.until_done().usage is not None
+    assert stream.completion.info is not None
+    assert stream.completion.info.tokens_per_second
+
+
+def finished(backend: Local) -> bool:
+    """Whether nothing runs in the engine any more."""
+    engine = backend.load()
+    for run in list(engine._running):
+        run.thread.join(20)
+    return not any(run.thread.is_alive() for run in list(engine._running))
+
+
+def test_leaving_stops(box: Local, client: Gpt) -> None:
+    """Leaving a stream, or dropping it, stops the engine within a token or so."""
+    with client.chat.stream("Tell a very long story.", max_tokens=1024) as stream:
+        next(iter(stream.text_stream))
+    run = stream._chunks
+    assert run is None
+    assert finished(box)
+    dropped = client.chat.stream("Tell a very long story.", max_tokens=1024)
+    next(dropped)
+    del dropped
+    gc.collect()
+    assert finished(box)
+
+
+def test_leaving_while_the_prompt_is_read(box: Local, client: Gpt) -> None:
+    """A call can be stopped before its first token."""
+    stream = client.chat.completions.create(messages=[UserMessage(LONG * 3)], stream=True, max_tokens=1)
+    stream.close()
+    assert finished(box)
+    assert [] == list(stream)
+
+
+def test_cancel_from_another_thread(box: Local) -> None:
+    """A whole answer stops when its token is set, as `in_threads` does."""
+    cancel = threading.Event()
+    threading.Timer(0.2, cancel.set).start()
+    with pytest.raises(Exception, match="cancelled"):
+        box.complete(ChatRequest(messages=[UserMessage("Tell a very long story.")], max_tokens=1024), CallOptions(cancel=cancel))
+    assert finished(box)
+
+
+CLOCKS = [
+    ({"timeout": Timeout(first_byte=0.02)}, "first_byte", LONG),
+    ({"deadline": 0.3}, "deadline", "Tell a very long story."),
+]
+
+
+@pytest.mark.parametrize(("options", "phase", "prompt"), CLOCKS)
+def test_clocks(box: Local, client: Gpt, options: dict[str, Any], phase: str, prompt: str) -> None:
+    """Clocks hold for the model in the box too, and stop it."""
+    with pytest.raises(RequestTimeoutError) as caught:
+        client.chat.complete(prompt, max_tokens=1024, **options)
+    assert phase == caught.value.phase
+    assert finished(box)
+
+
+def test_threads_are_batched(client: Gpt) -> None:
+    """Calls of several threads run at the same time, each with its own answer."""
+    begun = threading.Barrier(4, timeout=60)
+    texts: dict[int, str] = {}
+
+    def work(number: int) -> None:
+        with client.chat.stream(f"Count from {number}.", temperature=0, max_tokens=24) as stream:
+            pieces = stream.text_stream
+            first = next(pieces)
+            begun.wait()  # passes only when all four have their first piece while none has ended
+            texts[number] = first + "".join(pieces)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [0, 1, 2, 3] == sorted(texts)
+    assert all(texts.values())
+
+
+def test_more_calls_than_slots(client: Gpt) -> None:
+    """Calls beyond the slots wait their turn."""
+    answers: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(client.chat.complete(RIVERS, max_tokens=3).text)) for _ in range(9)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(answers) == 9
+
+
+def test_async(box: Local) -> None:
+    """On asyncio the same answers come, several at a time; cancelling stops the engine."""
+
+    async def run() -> None:
+        client = AsyncGpt(backend=box)
+        texts = await asyncio.gather(*(client.chat.complete(RIVERS, temperature=0, max_tokens=6) for _ in range(3)))
+        assert len(texts) == 3
+        async with client.chat.stream(RIVERS, temperature=0, max_tokens=6) as stream:
+            assert [piece async for piece in stream.text_stream]
+        assert stream.completion.usage is not None
+        task = asyncio.create_task(client.chat.complete("Tell a very long story.", max_tokens=1024))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(InvalidRequestError):
+            await client.chat.complete(RIVERS, logit_bias={"x": 1})
+
+    asyncio.run(run())
+    assert finished(box)
+
+
+def test_one_engine(box: Local) -> None:
+    """Equal settings share one engine, which lives until the last user lets go."""
+    engine = box.load()
+    users = engine.users
+    other = Local()
+    assert engine is other.load()
+    assert users + 1 == engine.users
+    other.close()
+    other.close()
+    assert users == engine.users
+    with pytest.raises(InvalidRequestError, match="the client is closed"):
+        other.complete(ChatRequest(messages=[UserMessage("x")]))
+    dropped = Local()
+    dropped.load()
+    del dropped
+    gc.collect()
+    assert users == engine.users
+
+
+def test_freed_when_the_last_closes() -> None:
+    """Other settings are another engine; closing its only user frees it, and stops what runs on it."""
+    client = Gpt(backend=Local(context=512, slots=1))
+    stream = client.chat.stream("Tell a very long story.", max_tokens=500)
+    next(stream)
+    before = len(llama._engines)
+    client.close()
+    assert before - 1 == len(llama._engines)
+    with pytest.raises(InvalidRequestError, match="because the client was closed"):
+        stream.until_done()
+
+
+def test_context_setting() -> None:
+    """`context` are the tokens that one call may take."""
+    with Gpt(backend=Local(context=256, slots=2)) as client:
+        with pytest.raises(ContextLengthError) as caught:
+            client.chat.complete("river " * 400)
+        assert caught.value.limit == 256
+        long = client.chat.complete("Tell a very long story.", max_tokens=1000, temperature=0)
+        assert long.choices[0].finish_reason == "length"
+
+
+def test_listener_is_closed(box: Local) -> None:
+    """The engine's HTTP listener refuses whoever has not the key: no answer, no slots, no page, no foreign origin."""
+    host, _, port = box.load().address.removeprefix("http://").rpartition(":")
+    assert host == "127.0.0.1"
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1})
+    for method, path, status in (("POST", "/v1/chat/completions", 401), ("GET", "/slots", 401), ("GET", "/props", 401), ("GET", "/", 404)):
+        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection.request(method, path, body if method == "POST" else None, {"Origin": "http://evil.test"})
+        response = connection.getresponse()
+        assert status == response.status
+        assert not response.getheader("Access-Control-Allow-Origin")
+        connection.close()
+
+
+def test_models(client: Gpt) -> None:
+    """The list of models has the one that answers, by its real name."""
+    assert ["smollm2-135m-instruct"] == [model.id for model in client.models.list()]
+    assert ["smollm2-135m-instruct"] == [model.id for model in Local().models()]
+
+
+@pytest.mark.parametrize("settings", [{"slots": 0}, {"context": -1}, {"threads": True}, {"slots": "4"}])
+def test_settings(settings: dict[str, Any]) -> None:
+    """Settings that make no sense are refused."""
+    with pytest.raises(InvalidRequestError, match=f"{next(iter(settings))}: expected an int from 1"):
+        Local(**settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "model"), [("local:", ""), ("local:/m/x.gguf", "/m/x.gguf"), ("local:name", "name"), ("local://", "")]
+)
+def test_url(url: str, model: str) -> None:
+    """A URL names the model."""
+    assert model == Local.from_url(url).model
+    client = Gpt(server_url=url)
+    assert repr(client) == f"Gpt(backend=Local({model!r}))"

@@ -1,0 +1,190 @@
+"""The engine's edge: loading, exits, signals and forks, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt import Gpt, InvalidRequestError, Local
+from gpt.local import llama, weights
+from gpt.local.llama import engine_error
+
+BEGIN = """
+import os, sys, threading, time
+from gpt import Gpt, Local
+client = Gpt(backend=Local(context=512))
+"""
+
+
+def run(program: str, *, inputs: signal.Signals | None = None) -> subprocess.CompletedProcess[str]:
+    """The program in a fresh interpreter. With a signal, it gets that once it has printed a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", BEGIN + program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        first = ""
+        if inputs is not None:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            process.send_signal(inputs)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess([], process.returncode, first + out, err)
+
+
+EXITS: list[tuple[str, str]] = [
+    ("after a call", "print(client.chat.complete('hi', max_tokens=3).text)"),
+    ("with a stream open", "s = client.chat.stream('Tell a story.'); next(s); print(s.snapshot.text)"),
+    ("with a call in a daemon thread", """
+begun = threading.Event()
+def work():
+    try:
+        for _ in client.chat.stream('Tell a very long story.'): begun.set()
+    except ValueError: pass  # it is told that the engine was closed
+threading.Thread(target=work, daemon=True).start()
+begun.wait(); print('x')"""),
+    ("by sys.exit in a stream", "s = client.chat.stream('Tell a story.'); next(s); print('x'); sys.exit(0)"),
+    ("with the client closed", "client.chat.complete('hi', max_tokens=3); client.close(); print('x')"),
+    ("without any call", "print('x')"),
+    ("loaded only", "client.backend.load(); print('x')"),
+    ("closed in a stream", "s = client.chat.stream('Tell a story.'); next(s); client.close(); print('x')"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", [row[1] for row in EXITS], ids=[row[0] for row in EXITS])
+def test_exit(program: str) -> None:
+    """The interpreter ends cleanly and silently, whatever the engine is doing."""
+    done = run(program)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout.strip()
+
+
+INTERRUPTED = """
+try:
+    print('ready', flush=True)
+    {call}
+except KeyboardInterrupt:
+    print('stopped')
+    print(client.chat.complete('hi', max_tokens=2, temperature=0).text != '')
+"""
+
+
+@pytest.mark.parametrize(
+    "call", ["client.chat.complete('Tell a very long story. ' * 3, max_tokens=400)", "client.chat.stream('Tell a story.').until_done()"]
+)
+def test_ctrl_c(call: str) -> None:
+    """Ctrl-C stops an answer at once, and the next call works."""
+    done = run("client.backend.load()" + INTERRUPTED.format(call=call), inputs=signal.SIGINT)
+    assert (0, "ready\nstopped\nTrue\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+FORK = """
+client.chat.complete('hi', max_tokens=2)
+child = os.fork()
+if not child:
+    try:
+        client.chat.complete('hi', max_tokens=2)
+    except ValueError as error:
+        print(type(error).__name__, 'does not live through a fork' in str(error), flush=True)
+    {end}
+_, status = os.waitpid(child, 0)
+assert client.chat.complete('hi', max_tokens=2).text
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)", "client.close(); sys.exit(0)", "del client; sys.exit(0)"])
+def test_fork(end: str) -> None:
+    """A forked child is refused with a clear error and ends cleanly, however it ends; the parent works on."""
+    done = run(FORK.format(end=end))
+    assert (0, "InvalidRequestError True\n0\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork_before_loading() -> None:
+    """A child that was forked before anything was loaded may load for itself."""
+    program = "child = os.fork()\nprint(len(client.chat.complete('hi', max_tokens=2).text) > 0, flush=True)\nif child: os.waitpid(child, 0)"
+    done = run(program)
+    assert (0, "True\nTrue\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_loaded_once() -> None:
+    """Threads that ask at the same time for the first time load one engine."""
+    program = """
+from gpt.local import llama
+made = []
+original = llama._load
+def counted(*arguments):
+    made.append(1)
+    return original(*arguments)
+llama._load = counted
+threads = [threading.Thread(target=lambda: Gpt(backend=Local(context=512)).backend.load()) for _ in range(8)]
+keep = [Local(context=512) for _ in range(8)]
+threads = [threading.Thread(target=one.load) for one in keep]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(len(made), len({id(one.load()) for one in keep}))
+"""
+    done = run(program)
+    assert (0, "1 1\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_verbose() -> None:
+    """The engine is silent unless asked."""
+    done = run("loud = Gpt(backend=Local(context=512, verbose=True)); loud.chat.complete('hi', max_tokens=2); print('x')")
+    assert done.returncode == 0
+    assert "llama" in done.stderr + done.stdout
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    """A model file that is cut short is a typed error that says what may be wrong, and pickles."""
+    whole = weights.find("").path.read_bytes()
+    short = tmp_path / "short.gguf"
+    short.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InvalidRequestError, match="could not load .*cut short or damaged") as caught:
+        Gpt(server_url=f"local:{short}").chat.complete("hi")
+    assert str(caught.value) == str(pickle.loads(pickle.dumps(caught.value)))
+
+
+def test_any_file() -> None:
+    """Any GGUF file answers by its path, under its own name."""
+    path = weights.find("").path
+    with Gpt(server_url=f"local:{path}") as client:
+        assert client.chat.complete("hi", max_tokens=2).model == path.stem
+
+
+def test_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the engine's wheel, the error says what to install."""
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(Exception, match=r'pip install "gpt-in-the-box\[local\]"'):
+        Local(context=300).load()
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "param"),
+    [
+        (ValueError("JSON schema error"), "BadRequestError", "response_format"),
+        (ValueError("other"), "BadRequestError", None),
+        (RuntimeError("out of memory"), "ServerError", None),
+    ],
+)
+def test_engine_errors(raised: Exception, kind: str, param: str | None) -> None:
+    """What the engine raises becomes our error, with its cause."""
+    error = engine_error(raised)
+    assert (kind, param) == (type(error).__name__, getattr(error, "param", None))
+    assert raised is error.__cause__
+    assert error is engine_error(error)
+
+
+def test_facts(box: Local) -> None:
+    """The engine tells what the model is."""
+    facts = box.load().facts()
+    assert (49152, 8192, False, False, False) == (facts.vocabulary, facts.trained, facts.tools, facts.vision, facts.audio)
+    assert llama.BATCH == box.load().settings.batch
