@@ -1,0 +1,97 @@
+"""The official client as an oracle: the same bytes decode to the same values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+from loopback import completion, serving
+
+from gpt import Gpt
+
+USAGE = {
+    "prompt_tokens": 10,
+    "completion_tokens": 20,
+    "total_tokens": 30,
+    "prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": 0, "cache_write_tokens": 1},
+    "completion_tokens_details": {"reasoning_tokens": 5, "audio_tokens": 0, "accepted_prediction_tokens": 1, "rejected_prediction_tokens": 2},
+}
+TOKEN = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -1.0, "bytes": None}]}
+
+
+def choice(message: dict[str, Any], **beside: Any) -> dict[str, Any]:
+    full = {"role": "assistant", "content": None, "refusal": None, **message}
+    return {"index": 0, "finish_reason": "stop", "logprobs": None, "message": full, **beside}
+
+
+BODIES: list[tuple[str, dict[str, Any]]] = [
+    ("plain", completion("hi")),
+    ("two choices", completion(choices=[choice({"content": "a"}), choice({"content": "b"}, index=1, finish_reason="length")])),
+    ("tool calls", completion(choices=[choice({"tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"id": "2", "type": "custom", "custom": {"name": "c", "input": "x"}}]}, finish_reason="tool_calls")])),
+    ("function call", completion(choices=[choice({"function_call": {"name": "f", "arguments": "{}"}})])),
+    ("refusal", completion(choices=[choice({"refusal": "no"})])),
+    ("usage in detail", completion(usage=USAGE)),
+    ("logprobs", completion(choices=[choice({"content": "a"}, logprobs={"content": [TOKEN], "refusal": None})])),
+    ("audio", completion(choices=[choice({"audio": {"id": "a", "data": "QQ==", "expires_at": 5, "transcript": "t"}})])),
+    ("annotations", completion(choices=[choice({"content": "x", "annotations": [
+        {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 1, "url": "u", "title": "t"}}]})])),
+    ("top level", completion(service_tier="flex", system_fingerprint="f", metadata={"a": "b"})),
+    ("unknown fields", completion(zap={"a": [1]}, choices=[choice({"content": "x", "reasoning_content": "hm"}, zip=1)])),
+    ("an unknown finish reason", completion(choices=[choice({"content": "x"}, finish_reason="sensitive")])),
+    ("moderation", completion(moderation={"input": {"type": "moderation_results", "model": "m", "results": []},
+                                          "output": {"type": "error", "code": "c", "message": "m"}})),
+]  # fmt: skip
+
+
+def same(ours: Any, theirs: Any, path: str = "$") -> None:
+    """Every value that the official client made is the one that ours made."""
+    if theirs is None:
+        assert ours is None, path
+    elif isinstance(theirs, openai.BaseModel):
+        for name in type(theirs).model_fields:
+            if not hasattr(ours, name):
+                continue  # a field of theirs that servers of this protocol do not send
+            same(getattr(ours, name), getattr(theirs, name), f"{path}.{name}")
+    elif isinstance(theirs, list):
+        assert len(theirs) == len(ours), path
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            same(*pair, f"{path}[{index}]")
+    else:
+        assert theirs == ours, path
+
+
+@pytest.mark.parametrize("body", [row[1] for row in BODIES], ids=[row[0] for row in BODIES])
+def test_same_values(body: dict[str, Any]) -> None:
+    """The same answer, read by both, has the same values; ours gives back exactly what arrived."""
+    with serving(body) as server:
+        with openai.OpenAI(base_url=server.url, api_key="k") as official:
+            theirs = official.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}])
+        ours = Gpt(server_url=server.url).chat.complete("x", model="m")
+        same(ours, theirs)
+        assert body == ours.to_dict()
+
+
+def test_same_request() -> None:
+    """The same call sends the same JSON."""
+    asked: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "ä"}]}],
+        "temperature": 0.5,
+        "stop": ["a"],
+        "seed": None,
+        "logit_bias": {"5": 1},
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "response_format": {"type": "json_object"},
+        "extra_body": {"top_k": 3},
+    }
+    with serving(completion()) as server:
+        with openai.OpenAI(base_url=server.url, api_key="k") as official:
+            official.chat.completions.create(**asked)
+        Gpt(server_url=server.url).chat.completions.create(**asked)
+        theirs, ours = (json.loads(body) for _, body in server.requests)
+    assert theirs == ours
