@@ -43,6 +43,7 @@ __all__ = [
     "ChunkChoice",
     "CompletionTokensDetails",
     "CustomCall",
+    "CustomCallDelta",
     "CustomChoice",
     "CustomTool",
     "CustomToolCall",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import msgspec
 
@@ -184,8 +184,10 @@ def endpoint(
     )
 
 
-def bearer(key: str) -> str:
+def bearer(key: object) -> str:
     """The Authorization value for a key; one that already begins with "bearer " is sent unchanged, as in the seed."""
+    if not isinstance(key, str):
+        raise InvalidRequestError(f"api_key: expected a string or a function that gives one, got {type(key).__name__}", param="api_key")
     if not key:
         return ""
     if not key.isascii() or not key.isprintable():
@@ -221,12 +223,7 @@ class RemoteBackend:
     def _key(self) -> str:
         key = self.endpoint.api_key
         if not isinstance(key, str):
-            given = key()
-            if not isinstance(given, str):
-                raise InvalidRequestError(
-                    f"api_key: the function must give a string, it gave {type(given).__name__}", param="api_key"
-                )
-            key = given
+            key = key()  # type: ignore[assignment]
         return bearer(key)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
@@ -308,8 +305,8 @@ class AsyncRemoteBackend:
     async def _key(self) -> str:
         key = self.endpoint.api_key
         if not isinstance(key, str):
-            given = key()
-            key = given if isinstance(given, str) else await given
+            given: Any = key()
+            key = await given if hasattr(given, "__await__") else given
         return bearer(key)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:

@@ -1,0 +1,90 @@
+"""A caller's own client as the way out: httpx, httpx2 and requests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+import requests
+from loopback import Loopback, answer, closed_port, completion, serving
+from remote_stream import STREAM
+
+import gpt
+from gpt import AsyncGpt, Gpt, InvalidRequestError
+
+BLOCKING = [httpx.Client, httpx2.Client, requests.Session]
+ON_ASYNCIO = [httpx.AsyncClient, httpx2.AsyncClient]
+IDS = ["httpx", "httpx2", "requests"]
+EVENTS = answer(STREAM, "200 OK", "content-type: text/event-stream")
+
+
+def silent(peer: Any) -> None:
+    peer.read_request()
+    peer.wait_for_close()
+
+
+@pytest.mark.parametrize("library", BLOCKING, ids=IDS)
+def test_blocking(library: Any) -> None:
+    """Whole answers, streams and failures come through the caller's client, which stays open."""
+    with serving(completion("hi"), EVENTS, answer({"error": {"message": "no"}}, "401 No")) as server, library() as client:
+        with Gpt(server_url=server.url, api_key="k", client=client) as ours:
+            assert ours.chat.complete("a").text == "hi"
+            with ours.chat.stream("a") as stream:
+                assert "".join(stream.text_stream) == "hello"
+            with pytest.raises(gpt.AuthenticationError):
+                ours.chat.complete("a")
+        assert client.get(f"{server.url}/x").status_code == 401
+        assert "Bearer k" in server.requests[0][0]
+
+
+@pytest.mark.parametrize("library", BLOCKING, ids=IDS)
+def test_blocking_failures(library: Any) -> None:
+    """Refused connections, timeouts and cut bodies are our errors."""
+    with library() as client, pytest.raises(gpt.ConnectError) as caught:
+        Gpt(server_url=f"http://127.0.0.1:{closed_port()}", client=client, max_retries=0).chat.complete("a")
+    assert caught.value.phase == "connect"
+    with Loopback(silent) as server, library() as client, pytest.raises(gpt.RequestTimeoutError) as timed_out:
+        Gpt(server_url=server.url, client=client, max_retries=0, timeout=0.1).chat.complete("a")
+    assert timed_out.value.phase == "first_byte"
+    with serving(EVENTS[:-100]) as server, library() as client:
+        server.play = lambda peer: (peer.read_request(), peer.send(EVENTS[:-100]))[0] and None
+        with pytest.raises(gpt.TransportError):
+            Gpt(server_url=server.url, client=client, max_retries=0).chat.stream("a").until_done()
+
+
+@pytest.mark.parametrize("library", ON_ASYNCIO, ids=IDS[:2])
+def test_asyncio(library: Any) -> None:
+    """The same on asyncio."""
+
+    async def run() -> None:
+        with serving(completion("hi"), EVENTS) as server:
+            async with library() as client, AsyncGpt(server_url=server.url, client=client) as ours:
+                assert (await ours.chat.complete("a")).text == "hi"
+                async with ours.chat.stream("a") as stream:
+                    assert "".join([piece async for piece in stream.text_stream]) == "hello"
+        async with library() as client:
+            with pytest.raises(gpt.ConnectError):
+                await AsyncGpt(server_url=f"http://127.0.0.1:{closed_port()}", client=client, max_retries=0).chat.complete("a")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("ours", "client", "text"),
+    [
+        (Gpt, httpx.AsyncClient, "an async httpx client belongs to AsyncGpt"),
+        (AsyncGpt, httpx.Client, "a blocking httpx client belongs to Gpt"),
+        (AsyncGpt, requests.Session, "a requests session blocks"),
+        (Gpt, object, "expected a client of httpx, httpx2 or requests, got object"),
+        (AsyncGpt, object, "got object"),
+    ],
+)
+def test_refused(ours: Any, client: Any, text: str) -> None:
+    """A client of the wrong kind is refused at once."""
+    with pytest.raises(InvalidRequestError, match=text):
+        ours(server_url="http://h", client=client())
+    with pytest.raises(InvalidRequestError, match="network: has no meaning beside client="):
+        Gpt(server_url="http://h", client=requests.Session(), network=gpt.Network())
