@@ -31,7 +31,9 @@ class Peer:
             self._more()
         head, _, self._data = self._data.partition(b"\r\n\r\n")
         text = head.decode("latin-1")
-        length = next((int(line.partition(":")[2]) for line in text.split("\r\n") if line.lower().startswith("content-length")), 0)
+        length = next(
+            (int(line.partition(":")[2]) for line in text.split("\r\n") if line.lower().startswith("content-length")), 0
+        )
         while len(self._data) < length:
             self._more()
         body, self._data = self._data[:length], self._data[length:]
@@ -150,9 +152,22 @@ def answer(body: bytes | dict[str, Any] = b"", status: str = "200 OK", *lines: s
 
 def completion(text: str = "hi", **beside: Any) -> dict[str, Any]:
     """A completion as a server sends it."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": None, "finish_reason": "stop"}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, "refusal": None},
+        "logprobs": None,
+        "finish_reason": "stop",
+    }
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage, **beside}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+        **beside,
+    }
 
 
 def always(*answers: bytes) -> Play:

@@ -68,7 +68,10 @@ def test_same_text(client: Gpt, box: Local, params: dict[str, Any]) -> None:
     assert over_http.choices[0].finish_reason == in_process.choices[0].finish_reason
     if over_http.choices[0].logprobs:
         assert in_process.choices[0].logprobs is not None
-        tokens = [[token.token for token in side.content or ()] for side in (over_http.choices[0].logprobs, in_process.choices[0].logprobs)]
+        tokens = [
+            [token.token for token in side.content or ()]
+            for side in (over_http.choices[0].logprobs, in_process.choices[0].logprobs)
+        ]
         assert tokens[0] == tokens[1]
     with client.chat.stream(RIVERS, **asked) as stream:
         assert over_http.text == "".join(stream.text_stream)
@@ -121,7 +124,13 @@ def test_async(engine_server: EngineServer) -> None:
 @pytest.mark.parametrize("params", [{}, {"n": 2, "seed": 1}, {"logprobs": True, "top_logprobs": 2}, {"stop": ["River"]}])
 def test_official_client(engine_server: EngineServer, client: Gpt, params: dict[str, Any]) -> None:
     """The official client gets the same from the same server for the same request."""
-    asked: dict[str, Any] = {"messages": [{"role": "user", "content": RIVERS}], "model": "m", "max_tokens": 12, "temperature": 0, **params}
+    asked: dict[str, Any] = {
+        "messages": [{"role": "user", "content": RIVERS}],
+        "model": "m",
+        "max_tokens": 12,
+        "temperature": 0,
+        **params,
+    }
     with openai.OpenAI(base_url=engine_server.url, api_key=engine_server.key) as official:
         theirs = official.chat.completions.create(**asked)
     ours = client.chat.completions.create(**asked)

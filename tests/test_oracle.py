@@ -16,7 +16,12 @@ USAGE = {
     "completion_tokens": 20,
     "total_tokens": 30,
     "prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": 0, "cache_write_tokens": 1},
-    "completion_tokens_details": {"reasoning_tokens": 5, "audio_tokens": 0, "accepted_prediction_tokens": 1, "rejected_prediction_tokens": 2},
+    "completion_tokens_details": {
+        "reasoning_tokens": 5,
+        "audio_tokens": 0,
+        "accepted_prediction_tokens": 1,
+        "rejected_prediction_tokens": 2,
+    },
 }
 TOKEN = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -1.0, "bytes": None}]}
 

@@ -17,8 +17,12 @@ TALK = [chunk(""), chunk("hel"), chunk("lo"), chunk(None, "stop")]
 RICH = [
     decode_chunk(b'{"choices":[{"index":0,"delta":{"role":"assistant","reasoning_content":"hm"}}]}'),
     decode_chunk(b'{"choices":[{"index":0,"delta":{"refusal":"no"},"logprobs":{"content":[{"token":"a","logprob":-1}]}}]}'),
-    decode_chunk(b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"1","function":{"name":"f","arguments":"{"}}]}}]}'),
-    decode_chunk(b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"}"}}]},"finish_reason":"tool_calls"}]}'),
+    decode_chunk(
+        b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"1","function":{"name":"f","arguments":"{"}}]}}]}'
+    ),
+    decode_chunk(
+        b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"}"}}]},"finish_reason":"tool_calls"}]}'
+    ),
     decode_chunk(b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'),
 ]
 
@@ -179,5 +183,3 @@ def test_in_threads() -> None:
         assert script.closed
 
     asyncio.run(run())
-
-

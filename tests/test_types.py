@@ -171,7 +171,9 @@ def test_text_and_message() -> None:
     assert ("hi", "hi") == (made.text, made.message.content)
     assert types.ChatCompletion().text == ""
     assert types.ChatCompletionChunk().text == ""
-    chunk = types.ChatCompletionChunk(choices=[types.ChunkChoice(types.Delta("b"), index=1), types.ChunkChoice(types.Delta("a"))])
+    chunk = types.ChatCompletionChunk(
+        choices=[types.ChunkChoice(types.Delta("b"), index=1), types.ChunkChoice(types.Delta("a"))]
+    )
     assert chunk.text == "a"
 
 

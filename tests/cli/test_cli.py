@@ -190,7 +190,9 @@ def test_closed_pipe() -> None:
 def test_chat() -> None:
     """A conversation keeps what was said; /new forgets it; a failed question is not kept."""
     with serving(EVENTS, EVENTS, answer(b"", "400 Bad"), EVENTS, EVENTS) as server:
-        done = run("chat", "--base-url", server.url, "-s", "be brief", stdin="one\n\ntwo\nbad\nthree\n/new\nfour\n/quit\nfive\n")
+        done = run(
+            "chat", "--base-url", server.url, "-s", "be brief", stdin="one\n\ntwo\nbad\nthree\n/new\nfour\n/quit\nfive\n"
+        )
         assert 0 == done.returncode
         assert "hello\n" * 4 == done.stdout
         assert "Status 400" in done.stderr

@@ -112,7 +112,9 @@ def test_stop(client: Gpt) -> None:
     assert cut.choices[0].finish_reason == "stop"
 
 
-@pytest.mark.parametrize("limits", [{"max_tokens": 5}, {"max_completion_tokens": 5}, {"max_tokens": 9, "max_completion_tokens": 5}])
+@pytest.mark.parametrize(
+    "limits", [{"max_tokens": 5}, {"max_completion_tokens": 5}, {"max_tokens": 9, "max_completion_tokens": 5}]
+)
 def test_limits(client: Gpt, limits: dict[str, Any]) -> None:
     """Both names of the token limit hold; of two, the smaller."""
     answer = client.chat.complete(RIVERS, temperature=0, **limits)
@@ -152,7 +154,10 @@ def test_penalties_and_knobs(client: Gpt) -> None:
 
 RIVER_SCHEMA = {
     "type": "object",
-    "properties": {"rivers": {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}, "n": {"type": "integer"}},
+    "properties": {
+        "rivers": {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2},
+        "n": {"type": "integer"},
+    },
     "required": ["rivers", "n"],
     "additionalProperties": False,
 }
@@ -271,7 +276,9 @@ def test_cancel_from_another_thread(box: Local) -> None:
     cancel = threading.Event()
     threading.Timer(0.2, cancel.set).start()
     with pytest.raises(Exception, match="cancelled"):
-        box.complete(ChatRequest(messages=[UserMessage("Tell a very long story.")], max_tokens=1024), CallOptions(cancel=cancel))
+        box.complete(
+            ChatRequest(messages=[UserMessage("Tell a very long story.")], max_tokens=1024), CallOptions(cancel=cancel)
+        )
     assert finished(box)
 
 
@@ -392,7 +399,12 @@ def test_listener_is_closed(box: Local) -> None:
     host, _, port = box.load().address.removeprefix("http://").rpartition(":")
     assert host == "127.0.0.1"
     body = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1})
-    for method, path, status in (("POST", "/v1/chat/completions", 401), ("GET", "/slots", 401), ("GET", "/props", 401), ("GET", "/", 404)):
+    for method, path, status in (
+        ("POST", "/v1/chat/completions", 401),
+        ("GET", "/slots", 401),
+        ("GET", "/props", 401),
+        ("GET", "/", 404),
+    ):
         connection = http.client.HTTPConnection(host, int(port), timeout=20)
         connection.request(method, path, body if method == "POST" else None, {"Origin": "http://evil.test"})
         response = connection.getresponse()

@@ -77,7 +77,11 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    "call", ["client.chat.complete('Tell a very long story. ' * 3, max_tokens=400)", "client.chat.stream('Tell a story.').until_done()"]
+    "call",
+    [
+        "client.chat.complete('Tell a very long story. ' * 3, max_tokens=400)",
+        "client.chat.stream('Tell a story.').until_done()",
+    ],
 )
 def test_ctrl_c(call: str) -> None:
     """Ctrl-C stops an answer at once, and the next call works."""

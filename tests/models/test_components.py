@@ -53,7 +53,9 @@ KEYWORDS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("cls", "keywords", "expected"), KEYWORDS, ids=[f"{row[0].__name__}-{n}" for n, row in enumerate(KEYWORDS)])
+@pytest.mark.parametrize(
+    ("cls", "keywords", "expected"), KEYWORDS, ids=[f"{row[0].__name__}-{n}" for n, row in enumerate(KEYWORDS)]
+)
 def test_keywords(cls: Any, keywords: dict[str, Any], expected: dict[str, Any]) -> None:
     """Each class takes the seed's keywords and goes out as the seed sent it."""
     made = cls(**keywords)
@@ -91,7 +93,9 @@ def test_envelope() -> None:
     assert repr(envelope) == "CreateChatCompletionResponse(content_type='application/json', status_code=200)"
 
 
-@pytest.mark.parametrize(("body", "text"), [("", "API error occurred: Status 500"), ("oops", "API error occurred: Status 500\noops")])
+@pytest.mark.parametrize(
+    ("body", "text"), [("", "API error occurred: Status 500"), ("oops", "API error occurred: Status 500\noops")]
+)
 def test_sdk_error(body: str, text: str) -> None:
     """SDKError has its four attributes and its text."""
     raw = object()

@@ -55,7 +55,9 @@ def seed_names() -> list[tuple[str, str]]:
             modules, names = line.split("|")[1:3]
             module = re.findall(r"`(gpt[\w.]*)`", modules)[0]
             if module != "gpt.models":
-                found += [(module.removeprefix("gpt.models.").removeprefix("gpt."), name) for name in re.findall(r"`(\w+)`", names)]
+                found += [
+                    (module.removeprefix("gpt.models.").removeprefix("gpt."), name) for name in re.findall(r"`(\w+)`", names)
+                ]
     return found
 
 

@@ -90,7 +90,12 @@ def test_keys(
     with serving(completion()) as server:
         for name, value in environment.items():
             monkeypatch.setenv(name, value.replace("{url}", server.url))
-        both.text(**{name: value.replace("{url}", server.url) if isinstance(value, str) else value for name, value in settings.items()})
+        both.text(
+            **{
+                name: value.replace("{url}", server.url) if isinstance(value, str) else value
+                for name, value in settings.items()
+            }
+        )
         assert expected == headers(server).get("authorization")
 
 
@@ -200,14 +205,24 @@ def test_seed_configuration() -> None:
 HTML = answer(b"<html><body>hello</body></html>", "200 OK", "content-type: text/html")
 
 FAILURES: list[tuple[str, bytes, type[Exception], str]] = [
-    ("401", answer({"error": {"message": "Incorrect API key", "code": "invalid_api_key"}}, "401 Unauthorized"), gpt.AuthenticationError, "Incorrect"),
+    (
+        "401",
+        answer({"error": {"message": "Incorrect API key", "code": "invalid_api_key"}}, "401 Unauthorized"),
+        gpt.AuthenticationError,
+        "Incorrect",
+    ),
     ("404", answer({"error": {"message": "no", "code": "model_not_found"}}, "404 Not Found"), gpt.ModelNotFoundError, "no"),
     ("429", answer({"error": {"message": "slow"}}, "429 Too Many", "retry-after: 3"), gpt.RateLimitError, "slow"),
     ("500", answer(b"oops", "500 Error"), gpt.ServerError, "oops"),
     ("HTML with 200", HTML, gpt.MalformedResponseError, "hello"),
     ("an error with 200", answer({"error": {"message": "busy", "code": "rate_limit_exceeded"}}), gpt.RateLimitError, "busy"),
     ("an empty body", answer(b""), gpt.MalformedResponseError, "sent no chat completion"),
-    ("a redirect", answer(b"", "307 Temporary", "location: http://evil.test/"), gpt.ResponseError, "redirects are not followed"),
+    (
+        "a redirect",
+        answer(b"", "307 Temporary", "location: http://evil.test/"),
+        gpt.ResponseError,
+        "redirects are not followed",
+    ),
     ("no HTTP", b"SSH-2.0\r\n\r\n", gpt.ConnectError, "sent no HTTP"),
 ]
 
@@ -288,7 +303,12 @@ def test_retry_config(both: Both) -> None:
     config = RetryConfig("backoff", BackoffStrategy(1, 5, 1.5, 10_000), True)
     with serving(answer(b"", "500 Error"), completion("hi")) as server:
         assert both.text(server_url=server.url, retry_config=config) == "hi"
-    assert (0.001, 0.005, 1.5, 10.0) == (policy(config).initial, policy(config).maximum, policy(config).exponent, policy(config).total)
+    assert (0.001, 0.005, 1.5, 10.0) == (
+        policy(config).initial,
+        policy(config).maximum,
+        policy(config).exponent,
+        policy(config).total,
+    )
     assert 1 == policy(RetryConfig("none")).attempts
     assert not policy(RetryConfig("backoff")).connection_errors
     with pytest.raises(InvalidRequestError, match="retry_config.strategy"):

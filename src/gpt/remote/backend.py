@@ -187,7 +187,9 @@ def endpoint(
 def bearer(key: object) -> str:
     """The Authorization value for a key; one that already begins with "bearer " is sent unchanged, as in the seed."""
     if not isinstance(key, str):
-        raise InvalidRequestError(f"api_key: expected a string or a function that gives one, got {type(key).__name__}", param="api_key")
+        raise InvalidRequestError(
+            f"api_key: expected a string or a function that gives one, got {type(key).__name__}", param="api_key"
+        )
     if not key:
         return ""
     if not key.isascii() or not key.isprintable():

@@ -163,7 +163,11 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("another protocol", b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", "wants another protocol"),
     ("two lengths", b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc", "sent no HTTP"),
     ("length and chunks", b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n", "sent no HTTP"),
-    ("no gzip", b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc", "not what its content-encoding says"),
+    (
+        "no gzip",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
+        "not what its content-encoding says",
+    ),
     ("brotli", b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\n\r\n", "encoded as 'br', which was not asked for"),
     ("a huge head", b"HTTP/1.1 200 OK\r\nx: " + b"y" * parse.MAX_HEAD, "sent a head of more than"),
 ]

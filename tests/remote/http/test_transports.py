@@ -471,7 +471,9 @@ def test_client_certificate(make: Make, certificates: Certificates) -> None:
             make(Network(verify=certificates.bundle)).send(request(server.port, scheme="https"))
 
 
-@pytest.mark.parametrize("settings", [{"verify": "/nowhere/ca.pem"}, {"cert": "/nowhere/cert.pem"}, {"cert": ("/nowhere/c", "/n/k")}])
+@pytest.mark.parametrize(
+    "settings", [{"verify": "/nowhere/ca.pem"}, {"cert": "/nowhere/cert.pem"}, {"cert": ("/nowhere/c", "/n/k")}]
+)
 def test_tls_files(make: Make, settings: dict[str, Any]) -> None:
     """A file that cannot be used is named."""
     with pytest.raises(InvalidRequestError, match="/nowhere"):
@@ -571,5 +573,3 @@ def test_fork() -> None:
     with serving(answer(b"a")) as server:
         subprocess.run([sys.executable, "-c", FORK, str(server.port)], check=True, timeout=30)
         assert server.connections == 2
-
-

@@ -1,0 +1,73 @@
+"""What calls take and give, to a type checker."""
+
+from typing import Any, assert_type
+
+from gpt import (
+    AsyncGpt,
+    ChatCompletion,
+    ChatCompletionChunk,
+    FunctionDefinition,
+    FunctionTool,
+    Gpt,
+    Local,
+    Message,
+    ModelList,
+    SystemMessage,
+    Timeout,
+    ToolCall,
+    UserMessage,
+)
+
+client = Gpt(server_url="http://h/v1", model="m", timeout=Timeout(connect=1), max_retries=2)
+boxed = Gpt(backend=Local("x.gguf", context=8192, slots=4))
+
+answer = client.chat.complete("hi", temperature=0, stop=["a"], body={"top_k": 4}, timeout=3)
+assert_type(answer, ChatCompletion)
+assert_type(answer.text, str)
+assert_type(answer.message.content, str | None)
+assert_type(client.models.list(), ModelList)
+
+# Lists of one class, of several, and of dicts are all conversations; an answer's message goes back in.
+users = [UserMessage("a"), UserMessage("b")]
+client.chat.complete(users)
+client.chat.complete([SystemMessage("s"), UserMessage("u"), {"role": "user", "content": "x"}, answer.message])
+said: list[Message] = [UserMessage("a")]
+said.append(answer.message)
+client.chat.complete(said, tools=[FunctionTool(FunctionDefinition("f")), {"type": "web_search"}], tool_choice="auto")
+client.chat.complete({"messages": said})
+
+# Values that are not among the known ones pass.
+client.chat.complete("hi", reasoning_effort="extreme", service_tier="platinum")
+
+assert_type(client.chat.completions.create(messages=said), ChatCompletion)
+for chunk in client.chat.completions.create(messages=said, stream=True):
+    assert_type(chunk, ChatCompletionChunk)
+    assert_type(chunk.text, str)
+
+with client.chat.stream("hi") as stream:
+    for text in stream.text_stream:
+        assert_type(text, str)
+    for event in stream:
+        if event.type == "content":
+            print(event)
+    assert_type(stream.completion, ChatCompletion)
+
+for call in answer.message.tool_calls or ():
+    if isinstance(call, ToolCall):
+        assert_type(call.function.arguments, str)
+
+
+async def on_asyncio() -> None:
+    async with AsyncGpt(backend=Local()) as other:
+        assert_type(await other.chat.complete("hi"), ChatCompletion)
+        async with other.chat.stream("hi") as events:
+            async for piece in events.text_stream:
+                assert_type(piece, str)
+        async for one in await other.chat.completions.create(messages=said, stream=True):
+            assert_type(one, ChatCompletionChunk)
+
+
+client.chat.complete("hi", temprature=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+client.chat.complete(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+extra: dict[str, Any] = {"anything": 1}
+client.chat.complete("hi", body=extra)
