@@ -10,7 +10,7 @@ export Q
 .PHONY: chat test check cover bench soak docs clean
 
 chat: .venv/local
-	@$(BIN)/gpt "$$Q" < /dev/null
+	@$(BIN)/gpt --base-url local: "$$Q" < /dev/null
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -14,6 +14,7 @@ import gpt.stream
 from gpt import AsyncGpt, Gpt, InvalidRequestError, Retry, Timeout, UserMessage
 from gpt.backend import CallOptions
 from gpt.types import UNSET, ChatRequest, FunctionDefinition, FunctionTool, SystemMessage
+
 from scripted import AsyncScripted, Scripted, chunk, completion
 
 

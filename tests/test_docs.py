@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import EngineServer
 
 from gpt import Local
+
+from conftest import EngineServer
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("changelog.d/*.md")])

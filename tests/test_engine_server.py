@@ -7,7 +7,6 @@ from typing import Any
 
 import openai
 import pytest
-from conftest import EngineServer
 
 from gpt import (
     AsyncGpt,
@@ -20,6 +19,8 @@ from gpt import (
     SystemMessage,
     UserMessage,
 )
+
+from conftest import EngineServer
 
 RIVERS = "Name three rivers."
 

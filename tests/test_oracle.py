@@ -7,9 +7,10 @@ from typing import Any
 
 import openai
 import pytest
-from loopback import completion, serving
 
 from gpt import Gpt
+
+from loopback import completion, serving
 
 USAGE = {
     "prompt_tokens": 10,

@@ -7,11 +7,12 @@ import re
 from typing import Any
 
 import pytest
-from conftest import SHARED
-from loopback import completion, serving
 
 import gpt
 from gpt import InvalidRequestError, Local
+
+from conftest import SHARED
+from loopback import completion, serving
 
 KEYWORDS = [
     ("components.CreateChatCompletionRequest(\n    components.Schemas(", "components.CreateChatCompletionRequest(\n    function_call=components.Schemas("),

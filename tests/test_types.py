@@ -7,11 +7,12 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 import yaml
-from conftest import SHARED
 
 import gpt
 from gpt import types
 from gpt.types import ChatParams, ChatRequest
+
+from conftest import SHARED
 
 
 def schemas() -> dict[str, Any]:

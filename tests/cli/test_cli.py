@@ -11,10 +11,11 @@ import sys
 from typing import Any
 
 import pytest
-from loopback import Loopback, Peer, answer, closed_port, completion, serving
-from remote_stream import STREAM
 
 import gpt
+
+from loopback import Loopback, Peer, answer, closed_port, completion, serving
+from remote_stream import STREAM
 
 EVENTS = answer(STREAM, "200 OK", "content-type: text/event-stream")
 

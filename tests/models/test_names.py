@@ -8,9 +8,10 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
 
 import gpt
+
+from conftest import SHARED
 
 PAGE = Path(__file__).parents[2] / "docs" / "names.md"
 

@@ -9,11 +9,12 @@ import httpx
 import httpx2
 import pytest
 import requests
-from loopback import Loopback, answer, closed_port, completion, serving
-from remote_stream import STREAM
 
 import gpt
 from gpt import AsyncGpt, Gpt, InvalidRequestError
+
+from loopback import Loopback, answer, closed_port, completion, serving
+from remote_stream import STREAM
 
 BLOCKING = [httpx.Client, httpx2.Client, requests.Session]
 ON_ASYNCIO = [httpx.AsyncClient, httpx2.AsyncClient]

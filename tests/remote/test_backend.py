@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loopback import Loopback, Peer, answer, closed_port, completion, serving
-from remote_stream import STREAM
 
 import gpt
 from gpt import AsyncGpt, Gpt, InvalidRequestError, Retry, UserMessage
 from gpt.remote.backend import endpoint, parse_url
+
+from loopback import Loopback, Peer, answer, closed_port, completion, serving
+from remote_stream import STREAM
 
 
 class Both:

@@ -8,9 +8,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from transports import Blocking, OnAsyncio
-
 from gpt.remote.http.connect import Network
+
+from transports import Blocking, OnAsyncio
 
 Make = Callable[..., "Blocking | OnAsyncio"]
 

@@ -7,11 +7,12 @@ import gc
 import threading
 
 import pytest
-from loopback import Loopback, Peer, always, answer, serving
-from transports import request
 
 from gpt.errors import ConnectError
 from gpt.remote.http.aio import AsyncHttpTransport
+
+from loopback import Loopback, Peer, always, answer, serving
+from transports import request
 
 
 def half(peer: Peer) -> None:

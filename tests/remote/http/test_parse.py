@@ -8,11 +8,12 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transports import request
 
 from gpt.errors import ConnectError, InvalidRequestError, StreamTruncatedError, TransportError
 from gpt.remote.http import parse
 from gpt.remote.http.parse import HeadWriter, ResponseReader
+
+from transports import request
 
 
 def test_request() -> None:

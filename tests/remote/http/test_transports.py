@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 import trustme
-from loopback import Loopback, Peer, always, answer, closed_port, serving
-from transports import Blocking, OnAsyncio, request
 
 from gpt.errors import ConnectError, InvalidRequestError, RequestTimeoutError, StreamTruncatedError, TLSError
 from gpt.protocol.wire import Timeout
 from gpt.remote.http.connect import Network
+
+from loopback import Loopback, Peer, always, answer, closed_port, serving
+from transports import Blocking, OnAsyncio, request
 
 Way = Blocking | OnAsyncio
 Make = Callable[..., Way]
