@@ -87,6 +87,24 @@ def test_no_answer() -> None:
     assert [None] == [attempt.status for attempt in caught.value.attempts]
 
 
+def test_deadline() -> None:
+    """Attempts and waits share the deadline: each attempt gets what is left, and a wait that would pass it is not begun."""
+    call = flow.call(REQUEST, flow.completion, Retry(attempts=9), lambda: 0.5, 4.2)
+    first = next(call)
+    assert 4.2 == first.request.deadline
+    second = sent(call, response(500))
+    assert isinstance(second, flow.Attempt)
+    assert second.after == 0.125
+    assert second.request.deadline == pytest.approx(4.2 - 2.0 - 0.125)
+    with pytest.raises(errors.ServerError) as caught:
+        sent(call, response(500))
+    assert len(caught.value.attempts) == 2
+    call = flow.call(REQUEST, flow.completion, Retry(), lambda: 0.5, 10.0)
+    next(call)
+    with pytest.raises(errors.RateLimitError):
+        sent(call, response(429, retry_after="60"))
+
+
 def test_total() -> None:
     """No attempt begins later than `total` after the start."""
     call = started(Retry(attempts=9, total=5.0))

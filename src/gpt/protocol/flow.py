@@ -7,6 +7,7 @@ wait and know no clock: `remote/drive.py` does the waiting, once blocking and on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from typing import NamedTuple, TypeVar
 
@@ -33,16 +34,20 @@ Flow = Generator[Attempt, HttpResponse, T]
 Read = Callable[[HttpResponse, HttpRequest, ResponseInfo], T]
 
 
-def call(request: HttpRequest, read: Read[T], retry: Retry, draw: Callable[[], float]) -> Flow[T]:
-    """The flow of one call: attempts until one is answered with 200, or `retry` gives up.
+def call(
+    request: HttpRequest, read: Read[T], retry: Retry, draw: Callable[[], float], deadline: Seconds | None = None
+) -> Flow[T]:
+    """The flow of one call: attempts until one is answered with 200, `retry` gives up, or `deadline` seconds are over.
 
-    `read` makes the result of a 200; `draw` gives random numbers in [0, 1). Raises ResponseError or TransportError; its
-    `attempts` tell what was tried.
+    `read` makes the result of a 200; `draw` gives random numbers in [0, 1). Attempts and waits share the deadline; a wait that
+    would pass it is not begun. Raises ResponseError or TransportError; its `attempts` tell what was tried.
     """
     tried: list[AttemptInfo] = []
     after = spent = 0.0
     while True:
         problem: GptError
+        if deadline is not None:
+            request = msgspec.structs.replace(request, deadline=deadline - spent - after)
         try:
             response = yield Attempt(request, after)
         except TransportError as error:
@@ -64,7 +69,8 @@ def call(request: HttpRequest, read: Read[T], retry: Retry, draw: Callable[[], f
         tried.append(AttemptInfo(status, f"{type(problem).__name__}: {problem.message}", elapsed, after))
         problem.attempts = tuple(tried)
         wait = retry.delay(len(tried) - 1, problem, draw())
-        if wait is None or (retry.total is not None and spent + wait > retry.total):
+        limit = min(deadline or math.inf, retry.total or math.inf)
+        if wait is None or spent + wait >= limit:
             raise problem
         after = wait
 

@@ -62,6 +62,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     timeout: Timeout = Timeout()
+    deadline: Seconds | None = None
+    """For the whole exchange, its body included, however it is spread; None means no limit."""
 
     @property
     def url(self) -> str:

@@ -89,7 +89,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             from urllib.parse import urlencode
 
             target = self._target(path, "&".join(part for part in (self.query, urlencode(dict(options.query))) if part))
-        return HttpRequest(method, self.origin, target, headers, body, options.timeout or self.timeout)
+        return HttpRequest(method, self.origin, target, headers, body, options.timeout or self.timeout, options.deadline)
 
     def _target(self, path: str, query: str) -> str:
         return f"{self.path}{path}?{query}" if query else self.path + path
@@ -231,11 +231,13 @@ class RemoteBackend:
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         body = encode_request(checked_model(request, self.endpoint))
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, self._key())
-        return run(flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw), self.transport)
+        return run(
+            flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw, options.deadline), self.transport
+        )
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
         asked = self.endpoint.request("GET", "/models", b"", options, self._key())
-        return run(flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw), self.transport)
+        return run(flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw, options.deadline), self.transport)
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
@@ -314,11 +316,15 @@ class AsyncRemoteBackend:
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         body = encode_request(checked_model(request, self.endpoint))
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, await self._key())
-        return await arun(flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw), self.transport)
+        return await arun(
+            flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw, options.deadline), self.transport
+        )
 
     async def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
         asked = self.endpoint.request("GET", "/models", b"", options, await self._key())
-        return await arun(flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw), self.transport)
+        return await arun(
+            flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw, options.deadline), self.transport
+        )
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncStream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)

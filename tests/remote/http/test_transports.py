@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trustme
 
@@ -283,6 +284,32 @@ def test_clocks(way: Way, play: Callable[[Peer], None], timeout: Timeout, phase:
         assert (phase, True) == (caught.value.phase, caught.value.sent)
         assert isinstance(caught.value, TimeoutError)
         assert text.format(port=server.port) in str(caught.value)
+        assert server.ended.acquire(timeout=10)
+
+
+def dripping(peer: Peer) -> None:
+    peer.read_request()
+    peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+    pause = threading.Event()
+    while True:
+        peer.send(b"x")
+        pause.wait(0.01)
+
+
+@pytest.mark.parametrize("play", [silent, half, half_head, dripping])
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_deadline(way: Way, play: Callable[[Peer], None], streamed: bool) -> None:
+    """The deadline ends a call however its time is spent, also when something keeps coming."""
+    with Loopback(play) as server:
+        asked = msgspec.structs.replace(request(server.port), deadline=0.1)
+        with pytest.raises(RequestTimeoutError, match=r"the 0.1 s for the whole call with .* are over") as caught:
+            if streamed:
+                stream = way.open(asked)
+                while way.read(stream):
+                    pass
+            else:
+                way.send(asked)
+        assert caught.value.phase == "deadline"
         assert server.ended.acquire(timeout=10)
 
 

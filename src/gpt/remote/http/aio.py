@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt.errors import InvalidRequestError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds, Timeout
-from gpt.remote.http.connect import Network, aconnect, broken_error, timeout_error
+from gpt.remote.http.connect import Network, aconnect, broken_error, shorter, timeout_error
 from gpt.remote.http.parse import HeadWriter, ResponseReader
 from gpt.remote.http.pool import Pool, StaleError
 
@@ -51,6 +51,8 @@ class AsyncConnection(asyncio.Protocol):
         self._timeout = Timeout()
         self._phase = "first_byte"
         self._due: float | None = None
+        self._until: float | None = None  # when the whole call must be over
+        self._deadline: Seconds | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     # What asyncio calls.
@@ -132,11 +134,13 @@ class AsyncConnection(asyncio.Protocol):
 
     def _clock(self, phase: str, seconds: Seconds | None) -> None:
         """From now on, `phase` may last `seconds`."""
+        due = None if seconds is None else self.loop.time() + seconds
+        if self._until is not None and (due is None or due > self._until):
+            phase, due = "deadline", self._until
         self._phase = phase
-        if seconds is None:
-            self._due = None
+        self._due = due
+        if due is None:
             return
-        self._due = due = self.loop.time() + seconds
         timer = self._timer
         if timer is None or timer.when() > due:
             if timer is not None:
@@ -151,13 +155,17 @@ class AsyncConnection(asyncio.Protocol):
         if self._due > self.loop.time():
             self._timer = self.loop.call_at(self._due, self._tick)
             return
-        seconds = {"write": self._timeout.write, "first_byte": self._timeout.first_byte}.get(self._phase, self._timeout.idle)
+        clocks = {"write": self._timeout.write, "first_byte": self._timeout.first_byte, "deadline": self._deadline}
+        seconds = clocks.get(self._phase, self._timeout.idle)
         self._fail(timeout_error(self._phase, self.where, seconds))
 
     # What the transport calls.
 
-    def send(self, data: bytes, timeout: Timeout, *, reused: bool, streamed: bool) -> None:
-        """Begin an exchange."""
+    def send(self, data: bytes, request: HttpRequest, spent: Seconds, *, reused: bool, streamed: bool) -> None:
+        """Begin an exchange, `spent` seconds after the start of the call."""
+        timeout = request.timeout
+        self._deadline = request.deadline
+        self._until = None if request.deadline is None else self.loop.time() + request.deadline - spent
         self.reader.start()
         self.first_byte = None
         self._busy, self._reused, self._streamed = True, reused, streamed
@@ -263,7 +271,7 @@ class AsyncHttpTransport:
         """Send, and read the whole answer. Raises TransportError, and InvalidRequestError for what cannot be sent."""
         started = time.perf_counter()
         try:
-            connection, pool = await self._exchange(request, streamed=False)
+            connection, pool = await self._exchange(request, started, streamed=False)
         except TransportError as error:
             error.elapsed = time.perf_counter() - started
             raise
@@ -277,13 +285,13 @@ class AsyncHttpTransport:
         """Send, and read the head of the answer. Raises as `send` does."""
         started = time.perf_counter()
         try:
-            connection, pool = await self._exchange(request, streamed=True)
+            connection, pool = await self._exchange(request, started, streamed=True)
         except TransportError as error:
             error.elapsed = time.perf_counter() - started
             raise
         return AsyncBodyStream(self, connection, pool)
 
-    async def _exchange(self, request: HttpRequest, *, streamed: bool) -> tuple[AsyncConnection, _LoopPool]:
+    async def _exchange(self, request: HttpRequest, started: float, *, streamed: bool) -> tuple[AsyncConnection, _LoopPool]:
         """A connection over which the request has gone out and the answer, or for a stream its head, has come."""
         if self._closed:
             raise InvalidRequestError("the client is closed; make a new one")
@@ -296,9 +304,9 @@ class AsyncHttpTransport:
         while True:
             if connection is None:
                 connection = AsyncConnection(request.origin)
-                await aconnect(connection, request.origin, self.network, request.timeout.connect)
+                await aconnect(connection, request.origin, self.network, shorter(request.timeout.connect, request.deadline))
             try:
-                connection.send(data, request.timeout, reused=reused, streamed=streamed)
+                connection.send(data, request, time.perf_counter() - started, reused=reused, streamed=streamed)
                 await connection.wait()
             except StaleError:
                 connection.abort()

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gpt.errors import InvalidRequestError, TransportError
+from gpt.errors import InvalidRequestError, RequestTimeoutError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds
-from gpt.remote.http.connect import Network, broken_error, connect, timeout_error
+from gpt.remote.http.connect import Network, broken_error, connect, shorter, timeout_error
 from gpt.remote.http.parse import HeadWriter, ResponseReader
 from gpt.remote.http.pool import Pool, StaleError
 
@@ -32,7 +32,7 @@ _READ = 65536
 class Connection:
     """A socket with the reader of its answers."""
 
-    __slots__ = ("_readable", "_timeout", "origin", "reader", "socket", "where")
+    __slots__ = ("_readable", "_timeout", "origin", "reader", "socket", "until", "where")
 
     def __init__(self, origin: Origin, sock: socket.socket) -> None:
         self.origin = origin
@@ -41,6 +41,7 @@ class Connection:
         self.reader = ResponseReader(self.where)
         self._timeout = sock.gettimeout()
         self._readable = _readable(sock)
+        self.until: float | None = None  # when the whole call must be over
 
     def is_stale(self) -> bool:
         """Whether the server has closed it, or sent what nobody asked for: an idle connection has nothing to read."""
@@ -57,9 +58,17 @@ class Connection:
 
     def wait(self, seconds: Seconds | None) -> None:
         """Set how long the next operation may take; the system is asked only when that changes."""
+        if self.until is not None:
+            seconds = shorter(seconds, max(self.until - time.perf_counter(), 0.001))
         if seconds != self._timeout:
             self.socket.settimeout(seconds)
             self._timeout = seconds
+
+    def timed_out(self, phase: str, seconds: Seconds | None, request: HttpRequest) -> RequestTimeoutError:
+        """The error of the clock that ran out: the call's own, or that of the phase."""
+        if self.until is not None and time.perf_counter() >= self.until:
+            return timeout_error("deadline", self.where, request.deadline)
+        return timeout_error(phase, self.where, seconds)
 
     def send(self, data: bytes, request: HttpRequest, *, reused: bool) -> None:
         """Send the request. Raises TransportError, or StaleError on a reused connection."""
@@ -68,7 +77,7 @@ class Connection:
         try:
             self.socket.sendall(data)
         except TimeoutError as error:
-            raise timeout_error("write", self.where, request.timeout.write) from error
+            raise self.timed_out("write", request.timeout.write, request) from error
         except OSError as error:
             if reused:
                 raise StaleError from error
@@ -84,7 +93,7 @@ class Connection:
                 data = self.socket.recv(_READ)
             except TimeoutError as error:
                 phase, limit = ("first_byte", request.timeout.first_byte) if first else ("read", request.timeout.idle)
-                raise timeout_error(phase, self.where, limit) from error
+                raise self.timed_out(phase, limit, request) from error
             except OSError as error:
                 if reused and first:
                     raise StaleError from error
@@ -94,7 +103,7 @@ class Connection:
                     raise StaleError
                 reader.end()
             reader.feed(data)
-            if first and not reader.head:
+            if not reader.head:
                 first = False
                 self.wait(request.timeout.idle)
 
@@ -104,7 +113,7 @@ class Connection:
         try:
             data = self.socket.recv(_READ)
         except TimeoutError as error:
-            raise timeout_error("read", self.where, request.timeout.idle) from error
+            raise self.timed_out("read", request.timeout.idle, request) from error
         except OSError as error:
             raise broken_error(error, "read", self.where) from error
         if data:
@@ -143,7 +152,7 @@ class HttpTransport:
         """Send, and read the whole answer. Raises TransportError, and InvalidRequestError for what cannot be sent."""
         started = time.perf_counter()
         try:
-            connection = self._exchange(request)
+            connection = self._exchange(request, started)
             first_byte = time.perf_counter() - started
             try:
                 reader = connection.reader
@@ -163,20 +172,23 @@ class HttpTransport:
         """Send, and read the head of the answer. Raises as `send` does."""
         started = time.perf_counter()
         try:
-            connection = self._exchange(request)
+            connection = self._exchange(request, started)
         except TransportError as error:
             error.elapsed = time.perf_counter() - started
             raise
         return BodyStream(self, connection, request)
 
-    def _exchange(self, request: HttpRequest) -> Connection:
+    def _exchange(self, request: HttpRequest, started: float) -> Connection:
         """A connection over which the request has gone out and the head of its answer has come."""
+        until = None if request.deadline is None else started + request.deadline
         data = self._heads.write(request)
         connection = self._take(request.origin)
         reused = connection is not None
         while True:
             if connection is None:
-                connection = Connection(request.origin, connect(request.origin, self.network, request.timeout.connect))
+                limit = shorter(request.timeout.connect, request.deadline)
+                connection = Connection(request.origin, connect(request.origin, self.network, limit))
+            connection.until = until
             try:
                 connection.send(data, request, reused=reused)
                 connection.read_head(request, reused=reused)

@@ -148,12 +148,20 @@ def tls_error(error: Exception, where: str) -> TLSError | None:
     return TLSError(f"TLS with {where} failed: {error.reason or error}{hint}", phase="tls")
 
 
+def shorter(first: Seconds | None, second: Seconds | None) -> Seconds | None:
+    """The shorter of two limits, where None is none."""
+    if first is None or second is None:
+        return second if first is None else first
+    return min(first, second)
+
+
 def timeout_error(phase: str, where: str, seconds: Seconds | None) -> RequestTimeoutError:
     """The error of the clock that ran out in `phase`."""
     what = {
         "connect": "no connection to {where} within {seconds:g} s; is the address right and reachable?",
         "write": "{where} did not take the request within {seconds:g} s; is it overloaded?",
         "first_byte": "no answer from {where} within {seconds:g} s; a long answer may need stream or a larger timeout=",
+        "deadline": "the {seconds:g} s for the whole call with {where} are over; allow a larger deadline=",
         "read": "{where} fell silent for {seconds:g} s in the middle of its answer",
     }[phase]
     return RequestTimeoutError(what.format(where=where, seconds=seconds or 0.0), phase=phase, sent=phase != "connect")
