@@ -10,7 +10,7 @@ export Q
 .PHONY: chat test check cover bench soak docs clean
 
 chat: .venv/local
-	@$(BIN)/gpt --base-url local: "$$Q" < /dev/null
+	@$(BIN)/gpt --base-url local: -- "$$Q" < /dev/null
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -21,10 +21,13 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Each module of the protocol is covered, every branch of it, by its own tests.
+# Each module of the protocol is covered, every branch of it, by its own test file: no other file's tests count.
+PROTOCOL := $(filter-out __init__,$(basename $(notdir $(wildcard src/gpt/protocol/*.py))))
 cover: .venv/dev
-	$(BIN)/python -m coverage run --source=src/gpt/protocol -m pytest -q tests/protocol
-	$(BIN)/python -m coverage report --show-missing --fail-under=100
+	@status=0; for module in $(PROTOCOL); do \
+		$(BIN)/python -m coverage run --source=src/gpt/protocol -m pytest -q tests/protocol/test_$$module.py && \
+		$(BIN)/python -m coverage report --include=src/gpt/protocol/$$module.py --show-missing --fail-under=100 || status=1; \
+	done; exit $$status
 
 bench: .venv/bench
 	$(BIN)/python -m bench

@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from gpt import Local
 
-SHARED = Path(__file__).parents[2] / "shared"
-"""Material that is here and in CI, but not with a user."""
+from places import EngineServer
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +25,6 @@ def box() -> Iterator[Local]:
     backend.load()
     yield backend
     backend.close()
-
-
-class EngineServer(NamedTuple):
-    """The engine's own HTTP server: a third party's server that speaks the protocol."""
-
-    url: str
-    key: str
 
 
 @pytest.fixture(scope="session")

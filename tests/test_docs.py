@@ -9,7 +9,7 @@ import pytest
 
 from gpt import Local
 
-from conftest import EngineServer
+from places import EngineServer
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("changelog.d/*.md")])

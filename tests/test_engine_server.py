@@ -20,7 +20,7 @@ from gpt import (
     UserMessage,
 )
 
-from conftest import EngineServer
+from places import EngineServer
 
 RIVERS = "Name three rivers."
 

@@ -52,7 +52,9 @@ def imports(path: Path) -> list[str]:
             return
         if isinstance(node, ast.Import):
             found.extend(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, f"{path}: a relative import, which hides its layer"
+            assert 0 == node.level, f"{path}: a relative import, which hides its layer"
             modules = {name_of(other) for other in MODULES}
             found.extend(
                 f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in modules else node.module

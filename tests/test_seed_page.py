@@ -11,8 +11,8 @@ import pytest
 import gpt
 from gpt import InvalidRequestError, Local
 
-from conftest import SHARED
 from loopback import completion, serving
+from places import SHARED
 
 KEYWORDS = [
     ("components.CreateChatCompletionRequest(\n    components.Schemas(", "components.CreateChatCompletionRequest(\n    function_call=components.Schemas("),

@@ -12,7 +12,7 @@ import gpt
 from gpt import types
 from gpt.types import ChatParams, ChatRequest
 
-from conftest import SHARED
+from places import SHARED
 
 
 def schemas() -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -79,6 +81,15 @@ def test_every_parameter() -> None:
     assert len(fields) == 18
     made = c.CreateChatCompletionRequest(**dict.fromkeys(fields))
     assert dict.fromkeys(fields) == made.to_dict()
+
+
+ENUMS = [kind for kind in vars(c).values() if isinstance(kind, type) and issubclass(kind, Enum) and kind is not Enum]
+
+
+@pytest.mark.parametrize("kind", ENUMS, ids=lambda kind: kind.__name__)
+def test_members_are_named_for_their_values(kind: type[Enum]) -> None:
+    """A member is its value in capitals, with _ for what is no letter or digit: code written for the seed finds it."""
+    assert [re.sub(r"\W", "_", member.value).upper() for member in kind] == [member.name for member in kind]
 
 
 def test_envelope() -> None:

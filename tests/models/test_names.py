@@ -11,7 +11,7 @@ import pytest
 
 import gpt
 
-from conftest import SHARED
+from places import SHARED
 
 PAGE = Path(__file__).parents[2] / "docs" / "names.md"
 
@@ -70,3 +70,9 @@ def test_every_name_of_the_seed() -> None:
     listed = {(where, seed) for seed, _, where in rows()}
     assert len(wanted) > 50
     assert [] == [name for name in wanted if name not in listed]
+
+
+@pytest.mark.parametrize("module", ["components", "operations", "errors"])
+def test_every_name_has_its_row(module: str) -> None:
+    """What `from gpt.models.<module> import *` brings is what the table lists, and no more."""
+    assert sorted(seed for seed, _, where in rows() if where == module) == sorted(home(module).__all__)  # type: ignore[attr-defined]

@@ -117,12 +117,15 @@ class Engine:
     def stop(self) -> None:
         """Stop whatever runs, and free the model when it has stopped."""
         running = list(self._running)
-        self._server = None
+        server, self._server = self._server, None
         for run in running:
             run.stopped = True
         for run in running:
             if run.thread is not threading.current_thread() and run.thread.ident is not None:
                 run.thread.join(10)
+        if server is not None:
+            # Freed while its loop still has a stopped call to clear away, the engine waits for ever. The loop answers this after.
+            server.handle_metrics()
 
 
 class Run:
