@@ -101,6 +101,11 @@ class Blocking:
         connection.sendall(data)
         return self._read(connection)
 
+    def close(self) -> None:
+        """Close what is idle."""
+        for connection in self.idle:
+            connection.close()
+
     def _read(self, connection: socket.socket) -> Completion:
         data = bytearray()
         while (end := data.find(b"\r\n\r\n")) < 0:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -218,6 +220,9 @@ CONSTRUCTION: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"server_url": "ftp://x"}, InvalidRequestError, "does not begin with http:// or https://"),
     ({"server_url": "http://"}, InvalidRequestError, "names no host"),
     ({"server_url": "http://h:port"}, InvalidRequestError, "server_url"),
+    ({"server_url": "http://h:99999"}, InvalidRequestError, "99999 is no port"),
+    ({"server_url": "http://h/a b"}, InvalidRequestError, "has a fragment or a space"),
+    ({"server_url": "http://h/#x"}, InvalidRequestError, "has a fragment or a space"),
     ({"server_url": "http://me:secret@h"}, InvalidRequestError, "must not carry a password"),
     ({"server_url": "http://ä\u3002\u3002x"}, InvalidRequestError, "is no host name"),
     ({"max_retries": -1}, InvalidRequestError, "max_retries: expected an int from 0, got -1"),
@@ -265,8 +270,13 @@ def test_parity(blocking: type, on_asyncio: type) -> None:
     assert surface(blocking) == surface(on_asyncio)
 
 
-def test_system_message_type() -> None:
-    """Names of the package load on demand, and an unknown one is an AttributeError."""
+def test_names_of_the_package() -> None:
+    """Names of the package load on demand, all by a star too, and an unknown one is an AttributeError."""
+    names: dict[str, Any] = {}
+    exec("from gpt import *", names)
+    assert {"Gpt", "UserMessage", "SDKConfiguration", "ContentEvent", "RateLimitError", "Local"} <= set(names)
+    code = "import gpt; gpt.models.components.UserMessage; gpt.utils.RetryConfig; gpt.errors.GptError"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert gpt.SystemMessage is SystemMessage
     assert "Gpt" in dir(gpt)
     with pytest.raises(AttributeError, match="has no attribute 'zap'"):

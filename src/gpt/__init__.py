@@ -42,15 +42,21 @@ _WHOLE = ("types", "errors", "stream")
 """Modules whose whole `__all__` is public here."""
 
 
+_MODULES = ("backend", "client", "errors", "models", "sdkconfiguration", "stream", "types", "utils")
+"""Modules that `import gpt` alone makes reachable, as `gpt.models.components`."""
+
+
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if name == "__all__":
+        return __dir__()
+    if name in _MODULES:
+        return import_module(f"gpt.{name}")
     for home, names in _HOMES.items():
         if name in names:
             return _keep(name, getattr(import_module(f"gpt.{home}"), name))
-    for home in _WHOLE:
+    for home in _WHOLE if not name.startswith("_") else ():
         module = import_module(f"gpt.{home}")
         if name in module.__all__:
             return _keep(name, getattr(module, name))

@@ -453,12 +453,20 @@ def _with_usage(request: ChatRequest, backend: object) -> ChatRequest:
     return request
 
 
+_DROPPED = ("function_call", "functions", "response_format", "tool_choice", "tools", "user")
+"""Fields that the seed left out when they were None; the protocol has no null for them."""
+
+
 def _whole_request(request: object) -> ChatRequest | Mapping[str, Any]:
-    if not isinstance(request, (ChatRequest, Mapping)):
+    """The seed's request, less what the seed never sent."""
+    if isinstance(request, Mapping):
+        return request
+    if not isinstance(request, ChatRequest):
         raise InvalidRequestError(
             f"request: expected a CreateChatCompletionRequest, got {type(request).__name__}", param="request"
         )
-    return request
+    unset = dict.fromkeys((name for name in _DROPPED if getattr(request, name) is None), UNSET)
+    return msgspec.structs.replace(request, **unset) if unset else request
 
 
 class Completions:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from enum import Enum
 from typing import Any
 
 import pytest
 
+import gpt
 from gpt.errors import ResponseError
 from gpt.models import components as c
 from gpt.models import errors, operations
+
+from loopback import completion, serving
 
 USER = c.SchemasChatCompletionRequestUserMessageRole.USER
 FUNCTION = c.ChatCompletionMessageToolCallType.FUNCTION
@@ -81,6 +85,19 @@ def test_every_parameter() -> None:
     assert len(fields) == 18
     made = c.CreateChatCompletionRequest(**dict.fromkeys(fields))
     assert dict.fromkeys(fields) == made.to_dict()
+
+
+def test_none_is_dropped_where_the_seed_dropped_it() -> None:
+    """The six fields that the seed left out when they were None are left out of its call; the others go out as null."""
+    fields = dict.fromkeys(
+        "function_call functions response_format tool_choice tools user seed stop max_tokens logit_bias".split()
+    )
+    request = c.CreateChatCompletionRequest(messages=[c.UserMessage("a")], model="m", **fields)
+    with serving(completion()) as server:
+        gpt.Gpt(server_url=server.url).chat.create_chat_completion(request)
+        sent = json.loads(server.requests[0][1])
+    nulls = {"seed": None, "stop": None, "max_tokens": None, "logit_bias": None}
+    assert {"messages": [{"content": "a", "role": "user"}], "model": "m", **nulls} == sent
 
 
 ENUMS = [kind for kind in vars(c).values() if isinstance(kind, type) and issubclass(kind, Enum) and kind is not Enum]

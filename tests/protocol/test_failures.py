@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpt import errors
-from gpt.protocol.failures import failure, is_error, malformed, retry_after
+from gpt.protocol.failures import engine_failure, failure, is_error, malformed, retry_after
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin
 
 REQUEST = HttpRequest("POST", Origin("http", "h", 8000), "/v1/chat/completions", (("authorization", "Bearer sk-secret"),))
@@ -161,6 +161,21 @@ def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
 def test_is_error(body: bytes, expected: bool) -> None:
     """An error is known by its body, whatever the status."""
     assert expected is is_error(body)
+
+
+def test_engine_failure() -> None:
+    """What the engine in this process says is the same class as what its server says."""
+    body = json.dumps(CONTEXT[0][0]).encode()
+    error = engine_failure(400, body, "model m")
+    assert isinstance(error, errors.ContextLengthError)
+    assert (12, 8, 400) == (error.requested, error.limit, error.status_code)
+    assert error.message == "x (model m)"
+
+
+def test_error_in_a_200() -> None:
+    """A 200 that is an error in disguise is that error."""
+    made = malformed(answer(200, {"error": {"message": "slow", "code": "rate_limit_exceeded"}}), REQUEST, "it has no choices")
+    assert type(made) is errors.RateLimitError
 
 
 def test_long_body() -> None:

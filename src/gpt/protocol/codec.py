@@ -241,15 +241,16 @@ def member_of(union: Any, value: Any) -> Any:
     return value if member is None else msgspec.convert(value, member, dec_hook=member_of)
 
 
-_completions = msgspec.json.Decoder(ChatCompletion, dec_hook=member_of)
-_chunks = msgspec.json.Decoder(ChatCompletionChunk, dec_hook=member_of)
-_models = msgspec.json.Decoder(ModelList, dec_hook=member_of)
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """Made at the first answer: making one reads all the declarations."""
+    return msgspec.json.Decoder(kind, dec_hook=member_of)
 
 
 def decode_completion(body: bytes, info: ResponseInfo | None = None) -> ChatCompletion:
     """The completion in `body`, which it keeps. Raises msgspec.DecodeError (ValidationError with the path)."""
     try:
-        made = _completions.decode(body)
+        made: ChatCompletion = _decoder(ChatCompletion).decode(body)
     except ValidationError:
         made = msgspec.convert(mended(msgspec.json.decode(body)), ChatCompletion, dec_hook=member_of)
     made.__dict__["body"] = body
@@ -260,7 +261,7 @@ def decode_completion(body: bytes, info: ResponseInfo | None = None) -> ChatComp
 def decode_chunk(body: bytes) -> ChatCompletionChunk:
     """The chunk in `body`, which it keeps. Raises msgspec.DecodeError (ValidationError with the path)."""
     try:
-        made = _chunks.decode(body)
+        made: ChatCompletionChunk = _decoder(ChatCompletionChunk).decode(body)
     except ValidationError:
         made = msgspec.convert(mended(msgspec.json.decode(body)), ChatCompletionChunk, dec_hook=member_of)
     made.__dict__["body"] = body
@@ -269,7 +270,7 @@ def decode_chunk(body: bytes) -> ChatCompletionChunk:
 
 def decode_models(body: bytes, info: ResponseInfo | None = None) -> ModelList:
     """The list of models in `body`, which it keeps. Raises msgspec.DecodeError (ValidationError with the path)."""
-    made = _models.decode(body)
+    made: ModelList = _decoder(ModelList).decode(body)
     made.__dict__["body"] = body
     made.__dict__["info"] = info
     return made

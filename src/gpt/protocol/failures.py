@@ -47,38 +47,33 @@ class Wording(NamedTuple):
 
     error: type[ResponseError]
     statuses: tuple[int, ...]
-    pattern: re.Pattern[str]
+    pattern: str
+    """A regular expression, compiled when there is a failure to look at."""
     used_by: str
 
 
-def _words(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
-
-
 WORDINGS: tuple[Wording, ...] = (
-    Wording(QuotaError, (429, 403, 402, 200), _words(r"insufficient_quota|exceeded your current quota"), "hosted, Azure"),
-    Wording(QuotaError, (402, 200), _words(r"insufficient (credits|balance)"), "OpenRouter, DeepSeek"),
-    Wording(ContextLengthError, (), _words(r"context_length_exceeded|exceed_context_size"), "hosted, Azure, llama.cpp"),
-    Wording(ContextLengthError, (), _words(r"maximum context length|exceeds? the available context size"), "vLLM, llama.cpp"),
-    Wording(ContextLengthError, (), _words(r"ContextWindowExceeded|prompt is too long"), "LiteLLM"),
-    Wording(ContentPolicyError, (), _words(r"content_policy_violation|content_filter|ResponsibleAIPolicy"), "hosted, Azure"),
-    Wording(ModelNotFoundError, (400, 404, 200), _words(r"model_not_found|DeploymentNotFound"), "hosted, Azure"),
-    Wording(ModelNotFoundError, (400, 404, 200), _words(r"the model .* does not exist|model .* not found"), "vLLM, Ollama"),
-    Wording(ModelNotFoundError, (400, 404, 200), _words(r"not a valid model id|no endpoints found"), "OpenRouter"),
-    Wording(UnsupportedParameterError, (400, 422), _words(r"unsupported_(parameter|value)|unsupported parameter"), "hosted"),
-    Wording(
-        UnsupportedParameterError, (400, 422), _words(r"UnsupportedParamsError|extra inputs are not permitted"), "LiteLLM, TGI"
-    ),
-    Wording(AuthenticationError, (400, 200), _words(r"invalid_api_key|invalid api key"), "hosted, gateways"),
-    Wording(OverloadedError, (), _words(r"overloaded|server is busy|loading model"), "hosted, TGI, llama.cpp"),
-    Wording(RateLimitError, (200,), _words(r"rate_limit_exceeded|rate limit"), "OpenRouter"),
+    Wording(QuotaError, (429, 403, 402, 200), r"insufficient_quota|exceeded your current quota", "hosted, Azure"),
+    Wording(QuotaError, (402, 200), r"insufficient (credits|balance)", "OpenRouter, DeepSeek"),
+    Wording(ContextLengthError, (), r"context_length_exceeded|exceed_context_size", "hosted, Azure, llama.cpp"),
+    Wording(ContextLengthError, (), r"maximum context length|exceeds? the available context size", "vLLM, llama.cpp"),
+    Wording(ContextLengthError, (), r"ContextWindowExceeded|prompt is too long", "LiteLLM"),
+    Wording(ContentPolicyError, (), r"content_policy_violation|content_filter|ResponsibleAIPolicy", "hosted, Azure"),
+    Wording(ModelNotFoundError, (400, 404, 200), r"model_not_found|DeploymentNotFound", "hosted, Azure"),
+    Wording(ModelNotFoundError, (400, 404, 200), r"the model .* does not exist|model .* not found", "vLLM, Ollama"),
+    Wording(ModelNotFoundError, (400, 404, 200), r"not a valid model id|no endpoints found", "OpenRouter"),
+    Wording(UnsupportedParameterError, (400, 422), r"unsupported_(parameter|value)|unsupported parameter", "hosted"),
+    Wording(UnsupportedParameterError, (400, 422), r"UnsupportedParamsError|extra inputs are not permitted", "LiteLLM, TGI"),
+    Wording(AuthenticationError, (400, 200), r"invalid_api_key|invalid api key", "hosted, gateways"),
+    Wording(OverloadedError, (), r"overloaded|server is busy|loading model", "hosted, TGI, llama.cpp"),
+    Wording(RateLimitError, (200,), r"rate_limit_exceeded|rate limit", "OpenRouter"),
 )
 
 _CONTEXT_NUMBERS = (
     # vLLM and the hosted service: "maximum context length is 4096 tokens. However, you requested 5000 tokens"
-    _words(r"maximum context length is (?P<limit>\d+) tokens.*?(?:requested|resulted in) (?:about )?(?P<requested>\d+)"),
+    r"maximum context length is (?P<limit>\d+) tokens.*?(?:requested|resulted in) (?:about )?(?P<requested>\d+)",
     # llama.cpp: "the request (5000 tokens) exceeds the available context size (4096 tokens)"
-    _words(r"request \((?P<requested>\d+) tokens\) exceeds the available context size \((?P<limit>\d+) tokens\)"),
+    r"request \((?P<requested>\d+) tokens\) exceeds the available context size \((?P<limit>\d+) tokens\)",
 )
 
 
@@ -139,7 +134,7 @@ def is_error(body: bytes) -> bool:
 def _kind(status: int, words: ServerWords) -> type[ResponseError]:
     said = " ".join(part for part in (words.code, words.type, words.message) if part)
     for row in WORDINGS:
-        if (not row.statuses or status in row.statuses) and row.pattern.search(said):
+        if (not row.statuses or status in row.statuses) and re.search(row.pattern, said, re.IGNORECASE):
             return row.error
     if status == 404 and words.param == "model":
         return ModelNotFoundError
@@ -218,7 +213,7 @@ def _context_numbers(words: ServerWords) -> dict[str, int | None]:
     if all(isinstance(number, int) for number in numbers.values()):
         return numbers
     for pattern in _CONTEXT_NUMBERS:
-        if found := pattern.search(words.message):
+        if found := re.search(pattern, words.message, re.IGNORECASE):
             return {name: int(number) for name, number in found.groupdict().items()}
     return {}
 

@@ -15,7 +15,6 @@ import msgspec
 
 from gpt.errors import GptError, ResponseError, TransportError
 from gpt.protocol import codec
-from gpt.protocol.failures import failure, malformed
 from gpt.protocol.retry import Retry
 from gpt.protocol.wire import AttemptInfo, HttpRequest, HttpResponse, ResponseInfo, Seconds
 from gpt.types import ChatCompletion, ModelList
@@ -64,6 +63,8 @@ def call(
                 except ResponseError as error:
                     problem = error
             else:
+                from gpt.protocol.failures import failure  # a table that most processes never look at
+
                 problem = failure(response, request)
         spent += after + elapsed
         tried.append(AttemptInfo(status, f"{type(problem).__name__}: {problem.message}", elapsed, after))
@@ -80,9 +81,9 @@ def completion(response: HttpResponse, request: HttpRequest, info: ResponseInfo)
     try:
         made = codec.decode_completion(response.body, info)
     except msgspec.DecodeError as error:
-        raise malformed(response, request, _reason(error)) from error
+        raise _malformed(response, request, _reason(error)) from error
     if not made.choices:
-        raise malformed(response, request, "it has no choices")
+        raise _malformed(response, request, "it has no choices")
     return made
 
 
@@ -91,7 +92,13 @@ def models(response: HttpResponse, request: HttpRequest, info: ResponseInfo) -> 
     try:
         return codec.decode_models(response.body, info)
     except msgspec.DecodeError as error:
-        raise malformed(response, request, _reason(error)) from error
+        raise _malformed(response, request, _reason(error)) from error
+
+
+def _malformed(response: HttpResponse, request: HttpRequest, reason: str) -> ResponseError:
+    from gpt.protocol.failures import malformed
+
+    return malformed(response, request, reason)
 
 
 def _reason(error: msgspec.DecodeError) -> str:

@@ -7,6 +7,7 @@ service's own origin, by https. The environment's key goes only there, or to the
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -16,9 +17,7 @@ from gpt.backend import DEFAULT_OPTIONS, CallOptions
 from gpt.errors import InvalidRequestError
 from gpt.protocol import flow
 from gpt.protocol.codec import encode_request
-from gpt.protocol.failures import failure
 from gpt.protocol.retry import Retry
-from gpt.protocol.stream import ChunkDecoder
 from gpt.protocol.wire import (
     AsyncHttpStream,
     AsyncTransport,
@@ -43,6 +42,10 @@ HOSTED = "https://api.openai.com/v1"
 COMPLETIONS = "/chat/completions"
 
 Key: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
+
+
+_beginning = threading.Lock()
+"""Held while a client makes its transport, so that threads that begin together share one."""
 
 
 def _draw() -> float:
@@ -110,7 +113,6 @@ def checked_model(request: ChatRequest, endpoint: Endpoint) -> ChatRequest:
 
 def parse_url(url: str) -> tuple[Origin, str, str]:
     """The origin, the path without a trailing "/" and the query of a base URL. Raises InvalidRequestError."""
-    from urllib.parse import urlsplit
 
     def refused(why: str) -> InvalidRequestError:
         return InvalidRequestError(
@@ -118,24 +120,32 @@ def parse_url(url: str) -> tuple[Origin, str, str]:
             param="server_url",
         )
 
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError as error:
-        raise refused(str(error)) from error
-    if parts.username is not None or parts.password is not None:
-        raise refused("a URL must not carry a password; pass api_key= or headers=")
-    if parts.scheme not in ("http", "https"):
+    scheme, found, rest = url.strip().partition("://")
+    if not found or scheme not in ("http", "https"):
         raise refused(f"{url!r} does not begin with http:// or https://")
-    if not parts.hostname:
-        raise refused(f"{url!r} names no host")
-    host = parts.hostname
+    rest, _, fragment = rest.partition("#")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    if "@" in authority:
+        raise refused("a URL must not carry a password; pass api_key= or headers=")
+    if fragment or any(mark in rest + query for mark in " \t\r\n"):
+        raise refused(f"{url!r} has a fragment or a space")
+    if authority.startswith("["):
+        host, _, port = authority[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        host, _, port = authority.partition(":")
+    if not host or not (port.isdigit() or not port):
+        raise refused(f"{url!r} names no host, or a port that is no number")
     if not host.isascii():
         try:
             host = host.encode("idna").decode()
         except UnicodeError as error:
             raise refused(f"{host!r} is no host name") from error
-    return Origin(parts.scheme, host, port or (443 if parts.scheme == "https" else 80)), parts.path.rstrip("/"), parts.query
+    number = int(port) if port else 443 if scheme == "https" else 80
+    if number > 65535:
+        raise refused(f"{number} is no port")
+    return Origin(scheme, host.lower(), number), f"/{path}".rstrip("/"), query
 
 
 def endpoint(
@@ -208,14 +218,27 @@ class RemoteBackend:
 
     def __init__(self, endpoint: Endpoint, transport: Transport | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
-        if transport is None:
-            from gpt.remote.http.blocking import HttpTransport
-
-            transport = HttpTransport(network)
-        self.transport = transport
+        self._transport = transport
+        self._network = network
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"RemoteBackend({self.endpoint!r})"
+
+    @property
+    def transport(self) -> Transport:
+        """The way out, made at the first use: a client that is only made opens and loads nothing."""
+        return self._transport or self._begin()
+
+    def _begin(self) -> Transport:
+        from gpt.remote.http.blocking import HttpTransport
+
+        with _beginning:
+            if self._closed:
+                raise InvalidRequestError("the client is closed; make a new one")
+            if self._transport is None:
+                self._transport = HttpTransport(self._network)
+            return self._transport
 
     @property
     def streams_usage(self) -> bool:
@@ -245,17 +268,23 @@ class RemoteBackend:
         stream = self.transport.open(asked)
         if stream.status != 200:
             body = b"".join(iter(stream.read, b""))
+            from gpt.protocol.failures import failure
+
             raise failure(HttpResponse(stream.status, stream.headers, body), asked)
         return Stream(stream, asked)
 
     def close(self) -> None:
-        self.transport.close()
+        self._closed = True
+        if self._transport is not None:
+            self._transport.close()
 
 
 class Stream:
     """Chunks as a server sends them."""
 
     def __init__(self, stream: HttpStream, request: HttpRequest) -> None:
+        from gpt.protocol.stream import ChunkDecoder
+
         self._stream = stream
         self._decoder = ChunkDecoder(stream.headers, request)
         self._waiting: list[ChatCompletionChunk] = []  # in reverse, so that taking one is cheap
@@ -292,14 +321,27 @@ class AsyncRemoteBackend:
 
     def __init__(self, endpoint: Endpoint, transport: AsyncTransport | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
-        if transport is None:
-            from gpt.remote.http.aio import AsyncHttpTransport
-
-            transport = AsyncHttpTransport(network)
-        self.transport = transport
+        self._transport = transport
+        self._network = network
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"AsyncRemoteBackend({self.endpoint!r})"
+
+    @property
+    def transport(self) -> AsyncTransport:
+        """The way out, made at the first use."""
+        return self._transport or self._begin()
+
+    def _begin(self) -> AsyncTransport:
+        from gpt.remote.http.aio import AsyncHttpTransport
+
+        with _beginning:
+            if self._closed:
+                raise InvalidRequestError("the client is closed; make a new one")
+            if self._transport is None:
+                self._transport = AsyncHttpTransport(self._network)
+            return self._transport
 
     @property
     def streams_usage(self) -> bool:
@@ -334,17 +376,23 @@ class AsyncRemoteBackend:
             pieces = []
             while piece := await stream.read():
                 pieces.append(piece)
+            from gpt.protocol.failures import failure
+
             raise failure(HttpResponse(stream.status, stream.headers, b"".join(pieces)), asked)
         return AsyncStream(stream, asked)
 
     async def close(self) -> None:
-        await self.transport.close()
+        self._closed = True
+        if self._transport is not None:
+            await self._transport.close()
 
 
 class AsyncStream:
     """Chunks as a server sends them, on asyncio."""
 
     def __init__(self, stream: AsyncHttpStream, request: HttpRequest) -> None:
+        from gpt.protocol.stream import ChunkDecoder
+
         self._stream = stream
         self._decoder = ChunkDecoder(stream.headers, request)
         self._waiting: list[ChatCompletionChunk] = []  # in reverse, so that taking one is cheap
