@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class CallOptions(msgspec.Struct, frozen=True):
+class CallOptions(msgspec.Struct, frozen=True, gc=False):
     """How one call is made, beside what it asks. None means: as the backend was set up."""
 
     timeout: Timeout | None = None

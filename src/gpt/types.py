@@ -130,8 +130,9 @@ class Value(_Value, Struct, repr_omit_defaults=True):
     """A value on the wire. Equal when its fields are equal."""
 
 
-class Received(_Value, Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
-    """A value that a server made. Frozen, because the bytes that it came from do not change with it."""
+class Received(_Value, Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, gc=False):
+    """A value that a server made. Frozen, because the bytes that it came from do not change with it; so it is in no cycle, and
+    the garbage collector need not look at it."""
 
 
 def written(default: object) -> Any:
@@ -764,7 +765,7 @@ class Moderation(Received, frozen=True):
     output: ModerationOutcome | None = None
 
 
-class Answered(Received, frozen=True, dict=True):
+class Answered(Received, frozen=True, dict=True, gc=True):
     """A top-level value of a server's answer. It keeps the bytes that it came from and the facts of the exchange.
 
     Both live beside the fields: outside equality, the wire and repr. They pickle and copy with the value.
@@ -800,7 +801,7 @@ def _restore(cls: type[Answered], values: tuple[Any, ...], beside: dict[str, Any
     return made
 
 
-class ChatCompletion(Answered, frozen=True, dict=True):
+class ChatCompletion(Answered, frozen=True, dict=True, gc=True):
     """The model's answer: `choices` has `n` items.
 
     `text` and `message` are those of the first choice. `info` holds the HTTP facts.
@@ -908,7 +909,7 @@ class ChunkChoice(Received, frozen=True):
     """Azure: where in the text they found it."""
 
 
-class ChatCompletionChunk(Answered, frozen=True, dict=True):
+class ChatCompletionChunk(Answered, frozen=True, dict=True, gc=True):
     """A piece of a streamed answer. `choices` may be empty, as in a chunk that carries only usage."""
 
     id: str = written("")
@@ -949,7 +950,7 @@ class Model(Received, frozen=True):
     owned_by: str | None = None
 
 
-class ModelList(Answered, frozen=True, dict=True):
+class ModelList(Answered, frozen=True, dict=True, gc=True):
     """The models that the server offers. Iterates over them."""
 
     data: list[Model]

@@ -13,7 +13,7 @@ import msgspec
 Seconds = float
 
 
-class Timeout(msgspec.Struct, frozen=True):
+class Timeout(msgspec.Struct, frozen=True, gc=False):
     """The clocks of one attempt, in seconds; None means no limit.
 
     `connect` covers name, connection, proxy and TLS together, `write` sending the request, `first_byte` the wait for the
@@ -49,7 +49,7 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{host}" + ("" if self.port == default else f":{self.port}")
 
 
-class HttpRequest(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     """A request: `target` is path and query. `headers` go out as given, after Host and before Content-Length.
 
     The transport adds Host and, when there is a body or the method is POST, Content-Length; no other header. Neither headers
@@ -112,7 +112,7 @@ def _joined(items: Iterable[tuple[str, str]]) -> dict[str, str]:
     return fields
 
 
-class HttpResponse(msgspec.Struct, frozen=True):
+class HttpResponse(msgspec.Struct, frozen=True, gc=False):
     """A whole answer. `body` is decoded from its content encoding. `elapsed` and `first_byte` are seconds since the start."""
 
     status: int
@@ -192,7 +192,7 @@ class AsyncTransport(Protocol):
     async def close(self) -> None: ...
 
 
-class AttemptInfo(msgspec.Struct, frozen=True):
+class AttemptInfo(msgspec.Struct, frozen=True, gc=False):
     """One attempt of a call: what came of it, after how long, and how long the wait before it was."""
 
     status: int | None
@@ -203,7 +203,7 @@ class AttemptInfo(msgspec.Struct, frozen=True):
     waited: Seconds = 0.0
 
 
-class ResponseInfo(msgspec.Struct, frozen=True):
+class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
     """The facts of the exchange that made a value. For the model in the box, `status` is 200 and `headers` are empty."""
 
     status: int = 200
