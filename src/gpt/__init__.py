@@ -8,11 +8,13 @@ Names load when they are asked for, so that `import gpt` costs nothing that is n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from gpt.version import __version__ as __version__
 
+# Not from `typing`, whose import is a good part of what `gpt --help` takes.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from gpt.backend import AsyncBackend as AsyncBackend
     from gpt.backend import Backend as Backend
     from gpt.backend import CallOptions as CallOptions

@@ -132,7 +132,8 @@ class Value(_Value, Struct, repr_omit_defaults=True):
 
 class Received(_Value, Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, gc=False):
     """A value that a server made. Frozen, because the bytes that it came from do not change with it; so it is in no cycle, and
-    the garbage collector need not look at it."""
+    the garbage collector need not look at it.
+    """
 
 
 def written(default: object) -> Any:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # not from `typing`, whose import is a good part of what `gpt --help` takes
 if TYPE_CHECKING:
     from gpt.client import Gpt
 
@@ -29,6 +29,7 @@ def parser(command: str) -> argparse.ArgumentParser:
         description="Answer a prompt, or hold a conversation (gpt chat).",
         usage=None if command != "ask" else _TOP.removeprefix("usage: ").rstrip(),
         allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=_width()),
     )
     if command == "ask":
         made.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; words are joined by spaces")
@@ -42,6 +43,14 @@ def parser(command: str) -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", help="print the completion as one JSON object")
     made.add_argument("--version", action="store_true", help="print the version")
     return made
+
+
+def _width() -> int:
+    """Columns for the help. argparse would import `shutil`, and three compressors with it, to ask the same."""
+    try:
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size().columns) - 2
+    except (ValueError, OSError):
+        return 78
 
 
 def run(arguments: list[str]) -> int:
