@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -35,6 +35,8 @@ from gpt.version import __version__
 
 if TYPE_CHECKING:
     from gpt.remote.http.connect import Network
+
+Way = TypeVar("Way")
 
 HOSTED = "https://api.openai.com/v1"
 """The hosted service, as the seed's `SERVERS` has it."""
@@ -208,42 +210,52 @@ def bearer(key: object) -> str:
     return key if key[:7].lower() == "bearer " else f"Bearer {key}"
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Blocking
-# --------------------------------------------------------------------------------------------------------------------
+class _Remote(Generic[Way]):
+    """What both backends are made of: where the server is, and the way out to it."""
 
-
-class RemoteBackend:
-    """Answers by a server that speaks the protocol."""
-
-    def __init__(self, endpoint: Endpoint, transport: Transport | None = None, network: Network | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, transport: Way | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
         self._transport = transport
         self._network = network
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"RemoteBackend({self.endpoint!r})"
+        return f"{type(self).__name__}({self.endpoint!r})"
 
     @property
-    def transport(self) -> Transport:
+    def transport(self) -> Way:
         """The way out, made at the first use: a client that is only made opens and loads nothing."""
         return self._transport or self._begin()
 
-    def _begin(self) -> Transport:
-        from gpt.remote.http.blocking import HttpTransport
-
+    def _begin(self) -> Way:
         with _beginning:
             if self._closed:
                 raise InvalidRequestError("the client is closed; make a new one")
             if self._transport is None:
-                self._transport = HttpTransport(self._network)
+                self._transport = self._make()
             return self._transport
+
+    def _make(self) -> Way:
+        raise NotImplementedError
 
     @property
     def streams_usage(self) -> bool:
         """Whether the server is known to take `stream_options`; of others it is not known."""
         return self.endpoint.origin == _HOSTED_ORIGIN
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Blocking
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class RemoteBackend(_Remote[Transport]):
+    """Answers by a server that speaks the protocol."""
+
+    def _make(self) -> Transport:
+        from gpt.remote.http.blocking import HttpTransport
+
+        return HttpTransport(self._network)
 
     def _key(self) -> str:
         key = self.endpoint.api_key
@@ -316,37 +328,13 @@ class Stream:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-class AsyncRemoteBackend:
+class AsyncRemoteBackend(_Remote[AsyncTransport]):
     """Answers by a server that speaks the protocol, on asyncio."""
 
-    def __init__(self, endpoint: Endpoint, transport: AsyncTransport | None = None, network: Network | None = None) -> None:
-        self.endpoint = endpoint
-        self._transport = transport
-        self._network = network
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"AsyncRemoteBackend({self.endpoint!r})"
-
-    @property
-    def transport(self) -> AsyncTransport:
-        """The way out, made at the first use."""
-        return self._transport or self._begin()
-
-    def _begin(self) -> AsyncTransport:
+    def _make(self) -> AsyncTransport:
         from gpt.remote.http.aio import AsyncHttpTransport
 
-        with _beginning:
-            if self._closed:
-                raise InvalidRequestError("the client is closed; make a new one")
-            if self._transport is None:
-                self._transport = AsyncHttpTransport(self._network)
-            return self._transport
-
-    @property
-    def streams_usage(self) -> bool:
-        """Whether the server is known to take `stream_options`; of others it is not known."""
-        return self.endpoint.origin == _HOSTED_ORIGIN
+        return AsyncHttpTransport(self._network)
 
     async def _key(self) -> str:
         key = self.endpoint.api_key
