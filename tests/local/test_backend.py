@@ -8,6 +8,7 @@ import http.client
 import json
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ from gpt import (
     BadRequestError,
     ContextLengthError,
     Gpt,
+    GptError,
     InvalidRequestError,
     Local,
+    ModelNotFoundError,
     RequestTimeoutError,
+    ServerError,
     SystemMessage,
     Timeout,
     UnsupportedParameterError,
@@ -78,6 +82,13 @@ def test_seed(client: Gpt) -> None:
 
     assert text(1) == text(1)
     assert len({text(seed) for seed in range(4)}) > 1
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32 - 1, 2**63 - 1])
+def test_any_seed(client: Gpt, seed: int) -> None:
+    """Every seed is one, those too that the engine has another meaning for."""
+    texts = {client.chat.complete(RIVERS, temperature=2, seed=seed, max_tokens=16).text for _ in range(2)}
+    assert 1 == len(texts)
 
 
 def test_system_and_history(client: Gpt) -> None:
@@ -271,15 +282,58 @@ def test_leaving_while_the_prompt_is_read(box: Local, client: Gpt) -> None:
     assert [] == list(stream)
 
 
-def test_cancel_from_another_thread(box: Local) -> None:
-    """A whole answer stops when its token is set, as `in_threads` does."""
-    cancel = threading.Event()
-    threading.Timer(0.2, cancel.set).start()
-    with pytest.raises(Exception, match="cancelled"):
-        box.complete(
-            ChatRequest(messages=[UserMessage("Tell a very long story.")], max_tokens=1024), CallOptions(cancel=cancel)
-        )
+class Later(threading.Event):
+    """A cancel token that is set at the nth look at it, and so at a known token of the answer."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+STORY = ChatRequest(messages=[UserMessage("Tell a very long story.")], max_tokens=1024, temperature=0)
+
+
+@pytest.mark.parametrize("looks", [0, 3, 30])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_cancelled(box: Local, looks: int, streamed: bool) -> None:
+    """An answer stops when its token is set, and what had come by then is never taken for a whole answer."""
+    options = CallOptions(cancel=Later(looks))
+    with pytest.raises(GptError, match="the call was cancelled"):
+        list(box.stream(STORY, options)) if streamed else box.complete(STORY, options)
     assert finished(box)
+
+
+def test_broken_off(box: Local) -> None:
+    """An answer whose end the engine does not tell is an error, not a short answer."""
+    stream = box.stream(ChatRequest(messages=[UserMessage(LONG)], max_tokens=2))
+    stream._run.chunks.put(None)
+    with pytest.raises(ServerError, match="broke off in the middle of its answer"):
+        list(stream)
+    stream.close()
+    assert finished(box)
+
+
+def test_a_stream_keeps_its_model() -> None:
+    """A stream works on when the client that it came from is dropped; the engine is freed after it."""
+    before = len(llama._engines)
+    stream = Local(context=512).stream(ChatRequest(messages=[UserMessage("hi")], max_tokens=4))
+    gc.collect()
+    assert "length" == [chunk.choices[0].finish_reason for chunk in stream][-1]
+    del stream
+    gc.collect()
+    assert before == len(llama._engines)
+
+
+def test_calls_in_the_history(client: Gpt) -> None:
+    """Calls of tools that this model's template would leave out are refused by name."""
+    call: Any = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said: list[Any] = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}]
+    with pytest.raises(UnsupportedParameterError, match=r"messages\[1\].tool_calls: this model's template knows no tools"):
+        client.chat.complete([*said, {"role": "tool", "content": "y", "tool_call_id": "1"}])
 
 
 CLOCKS = [
@@ -419,7 +473,18 @@ def test_models(client: Gpt) -> None:
     assert ["smollm2-135m-instruct"] == [model.id for model in Local().models()]
 
 
-@pytest.mark.parametrize("settings", [{"slots": 0}, {"context": -1}, {"threads": True}, {"slots": "4"}])
+def test_models_are_not_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Asking for the list fetches and loads nothing; a file that is not there is an error all the same."""
+    monkeypatch.setenv("GPT_CACHE", str(tmp_path))
+    monkeypatch.setenv("GPT_OFFLINE", "1")
+    for model, name in (("", "smollm2-135m-instruct"), ("owner/repository/some.gguf", "some")):
+        assert [name] == [model.id for model in Local(model).models()]
+    assert [] == list(tmp_path.iterdir())
+    with pytest.raises(ModelNotFoundError):
+        Local(str(tmp_path / "x.gguf")).models()
+
+
+@pytest.mark.parametrize("settings", [{"batch": 0}, {"slots": 0}, {"context": -1}, {"threads": True}, {"slots": "4"}])
 def test_settings(settings: dict[str, Any]) -> None:
     """Settings that make no sense are refused."""
     with pytest.raises(InvalidRequestError, match=f"{next(iter(settings))}: expected an int from 1"):

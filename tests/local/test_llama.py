@@ -120,6 +120,100 @@ def test_fork_before_loading() -> None:
     assert (0, "True\nTrue\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
+LOADING = """
+from gpt.local import llama
+inside, go_on, original = threading.Event(), threading.Event(), llama._load
+def watched(*arguments):
+    inside.set()
+    go_on.wait()
+    return original(*arguments)
+llama._load = watched
+client = None
+box = Local(context=512)
+def load():
+    try:
+        box.load()
+    except ValueError as error:
+        print(error, flush=True)
+loader = threading.Thread(target=load, daemon={daemon})
+loader.start()
+inside.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("box", ["box", "Local(context=512)"])
+def test_fork_while_loading(box: str) -> None:
+    """A child that was forked while another thread was loading is refused too; it does not wait for that thread."""
+    program = """
+child = os.fork()
+if not child:
+    try:
+        {box}.load()
+    except ValueError as error:
+        print('does not live through a fork' in str(error), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+go_on.set()
+loader.join()
+box.close()
+"""
+    done = run(LOADING.format(daemon=False) + program.format(box=box))
+    assert (0, "True\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("before", ["", "client.close()"])
+def test_fork_and_another(before: str) -> None:
+    """The child of a process that had used the engine may not begin with a new one either: the library does not live on."""
+    program = """
+client.chat.complete('hi', max_tokens=2)
+{before}
+child = os.fork()
+if not child:
+    try:
+        Local(context=600).load()
+    except ValueError as error:
+        print('does not live through a fork' in str(error), flush=True)
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status))
+"""
+    done = run(program.format(before=before))
+    assert (0, "True\n0\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_closed_while_loading() -> None:
+    """Closing while another thread loads frees the engine; whoever waited for it is told."""
+    program = "box.close(); go_on.set(); loader.join(); print(len(llama._engines), box._engine)"
+    done = run(LOADING.format(daemon=False) + program)
+    assert (0, "the client is closed; make a new one\n0 None\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_exit_while_loading() -> None:
+    """The interpreter ends while a daemon thread loads."""
+    done = run(LOADING.format(daemon=True) + "go_on.set(); print('x')")
+    assert (0, "x\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_dropped_while_another_loads() -> None:
+    """Letting go of one model does not wait for another that is being loaded."""
+    program = """
+import gc
+from gpt.local.llama import acquire, release, Settings
+llama._load = original
+other = Local(context=600)
+engine = other.load()
+del other
+gc.collect()
+print(engine._server is None, loader.is_alive(), flush=True)
+go_on.set()
+loader.join()
+"""
+    done = run(LOADING.format(daemon=False) + program)
+    assert (0, "True True\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
 def test_loaded_once() -> None:
     """Threads that ask at the same time for the first time load one engine."""
     program = """
@@ -147,13 +241,16 @@ def test_verbose() -> None:
     assert "llama" in done.stderr + done.stdout
 
 
-def test_truncated_file(tmp_path: Path) -> None:
-    """A model file that is cut short is a typed error that says what may be wrong, and pickles."""
-    whole = weights.find("").path.read_bytes()
+@pytest.mark.parametrize("length", [4, 24, 5000, 50_000_000, 98_362_431])
+def test_truncated_file(tmp_path: Path, capfd: pytest.CaptureFixture[str], length: int) -> None:
+    """A model file that is cut short anywhere is a typed error that says what may be wrong, and pickles; nothing is left of it."""
     short = tmp_path / "short.gguf"
-    short.write_bytes(whole[: len(whole) // 2])
+    with weights.find("").path.open("rb") as whole:
+        short.write_bytes(whole.read(length))
     with pytest.raises(InvalidRequestError, match="could not load .*cut short or damaged") as caught:
         Gpt(server_url=f"local:{short}").chat.complete("hi")
+    assert all(engine.path != short for engine in llama._engines.values())
+    assert ("", "") == tuple(capfd.readouterr())
     assert str(caught.value) == str(pickle.loads(pickle.dumps(caught.value)))
 
 

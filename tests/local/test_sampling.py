@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpt.errors import GptError, InvalidRequestError, UnsupportedParameterError
-from gpt.local.sampling import MAX_TOKENS, TREATMENT, engine_request
+from gpt.local.sampling import MAX_TOKENS, TREATMENT, engine_request, needs_facts
 from gpt.types import ChatRequest
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -28,6 +28,14 @@ def test_least() -> None:
 
 
 PASSED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"seed": 0}, {"seed": 0}),
+    ({"seed": 2**32 - 2}, {"seed": 2**32 - 2}),
+    ({"seed": 2**32 - 1}, {"seed": 0}),  # the engine's word for a random seed
+    ({"seed": -1}, {"seed": 2**32 - 2}),  # the same, in 32 bits
+    ({"seed": 2**63 - 1}, {"seed": 2**31 - 1}),
+    ({"stop": "x"}, {"stop": ["x"]}),
+    ({"stop": []}, {"stop": []}),
+    ({"response_format": {"type": "text"}, "extra": {"grammar": 'root ::= "x"'}}, {"grammar": 'root ::= "x"'}),
     ({"temperature": 0.5, "top_p": 0.5, "seed": 3, "n": 2, "stop": ["x"]},
      {"temperature": 0.5, "top_p": 0.5, "seed": 3, "n": 2, "stop": ["x"]}),
     ({"frequency_penalty": -2, "presence_penalty": 2}, {"frequency_penalty": -2, "presence_penalty": 2}),
@@ -82,6 +90,29 @@ def test_messages() -> None:
     assert expected == asked(messages=given)["messages"]
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_calls_in_the_history() -> None:
+    """A template that knows tools shows the calls to the model; they are passed on as they are."""
+    given = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [CALL]}]
+    assert given == engine_request(ChatRequest(messages=given), 0, tools=True)["messages"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, False),
+        ({"logit_bias": {}}, False),
+        ({"logit_bias": {"1": 1}}, True),
+        ({"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [CALL]}]}, True),
+    ],
+)
+def test_needs_facts(fields: dict[str, Any], expected: bool) -> None:
+    """The engine is asked what the model is only where the answer matters."""
+    assert expected == needs_facts(ChatRequest(**{"messages": MESSAGES, **fields}))
+
+
 REFUSED: list[tuple[dict[str, Any], type[GptError], str]] = [
     ({"audio": {"voice": "x", "format": "wav"}}, UnsupportedParameterError, "audio"),
     ({"moderation": {"model": "x"}}, UnsupportedParameterError, "moderation"),
@@ -94,6 +125,16 @@ REFUSED: list[tuple[dict[str, Any], type[GptError], str]] = [
     ({"tools": [{"type": "function"}], "function_call": "auto"}, UnsupportedParameterError, "tools"),
     ({"functions": [{"name": "f"}]}, UnsupportedParameterError, "functions"),
     ({"function_call": {"name": "f"}}, UnsupportedParameterError, "function_call"),
+    ({"tools": [{"type": "function"}], "function_call": "none"}, UnsupportedParameterError, "tools"),
+    ({"stop": ""}, InvalidRequestError, "stop"),
+    ({"stop": ["x", ""]}, InvalidRequestError, "stop[1]"),
+    ({"extra": {"min_p": float("nan")}}, InvalidRequestError, "min_p"),
+    ({"extra": {"grammar": "\ud800"}}, InvalidRequestError, "grammar"),
+    ({"extra": {"top_k": object()}}, InvalidRequestError, "top_k"),
+    ({"extra": {"grammar": 'root ::= "x"'}, "response_format": {"type": "json_object"}}, InvalidRequestError, "grammar"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, UnsupportedParameterError, "messages[0].tool_calls"),
+    ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, UnsupportedParameterError,
+     "messages[0].function_call"),
     ({"extra": {"zap": 1}}, UnsupportedParameterError, "zap"),
     ({"response_format": {"type": "zap"}}, UnsupportedParameterError, "response_format.type"),
     ({"response_format": {"type": "json_schema"}}, InvalidRequestError, "response_format.json_schema"),

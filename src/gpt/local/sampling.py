@@ -6,7 +6,8 @@ meaning is refused by name; what changes nothing in the answer is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -17,20 +18,23 @@ from gpt.types import UNSET, ChatRequest
 MAX_TOKENS = 1024
 """Tokens after which an answer without a limit of its own stops."""
 
+_RANDOM_SEED = 2**32 - 1
+"""The seed that the engine takes for "a random one". It keeps 32 bits of a seed, so that -1 is the same."""
+
 Treatment = Literal["passed", "made", "left out", "refused"]
 
 TREATMENT: dict[str, Treatment] = {
     # Done by the engine as they are.
     "frequency_penalty": "passed",
     "presence_penalty": "passed",
-    "seed": "passed",
-    "stop": "passed",
     "temperature": "passed",
     "top_p": "passed",
     "n": "passed",
     "reasoning_effort": "passed",  # templates that know it use it
     # Made into what the engine takes.
     "messages": "made",
+    "seed": "made",
+    "stop": "made",
     "logit_bias": "made",
     "logprobs": "made",
     "top_logprobs": "made",
@@ -80,8 +84,18 @@ _ROLES = {
 }
 
 
-def engine_request(request: ChatRequest, vocabulary: int) -> dict[str, Any]:
+def needs_facts(request: ChatRequest) -> bool:
+    """Whether `engine_request` must know what the model is: its vocabulary, and whether its template knows tools.
+
+    The messages are plain dicts.
+    """
+    return bool(request.logit_bias) or any(isinstance(it, dict) and it.get("tool_calls") for it in request.messages)
+
+
+def engine_request(request: ChatRequest, vocabulary: int, *, tools: bool = False) -> dict[str, Any]:
     """What the engine is asked for `request`, whose fields have been checked; token ids are below `vocabulary`.
+
+    `tools` tells whether the model's template knows tools, and so shows their calls in the history to the model.
 
     Raises InvalidRequestError for a value out of its range, UnsupportedParameterError for what cannot be honoured; both name
     the parameter.
@@ -96,9 +110,13 @@ def engine_request(request: ChatRequest, vocabulary: int) -> dict[str, Any]:
         for name, treatment in TREATMENT.items()
         if treatment == "passed" and (value := getattr(request, name)) is not UNSET and value is not None
     }
-    asked["messages"] = _messages(request)
+    asked["messages"] = _messages(request, tools=tools)
     asked["max_tokens"] = _limit(request)
     _ranges(request)
+    if isinstance(request.seed, int):
+        asked["seed"] = request.seed if 0 <= request.seed < _RANDOM_SEED else request.seed % _RANDOM_SEED
+    if request.stop is not UNSET and request.stop is not None:
+        asked["stop"] = _stop(request.stop)
     if request.logit_bias:
         asked["logit_bias"] = _logit_bias(request.logit_bias, vocabulary)
     if request.logprobs:
@@ -116,7 +134,9 @@ def engine_request(request: ChatRequest, vocabulary: int) -> dict[str, Any]:
         for name, value in request.extra.items():
             if name not in ENGINE_KNOBS:
                 raise _unsupported(name, f"not one of the engine's settings, which are {', '.join(sorted(ENGINE_KNOBS))}")
-            asked[name] = value
+            if name == "grammar" and response_format is not None:
+                raise InvalidRequestError("grammar: response_format is given too, and an answer has one form", param="grammar")
+            asked[name] = _sendable(name, value)
     return asked
 
 
@@ -124,7 +144,26 @@ def _unsupported(name: str, why: str) -> UnsupportedParameterError:
     return UnsupportedParameterError(f"{name}: {why}", 400, code="unsupported_parameter", param=name)
 
 
-def _messages(request: ChatRequest) -> list[dict[str, Any]]:
+def _sendable(name: str, value: Any) -> Any:
+    """`value`, if JSON can say it, which is how the engine takes it."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{name}: cannot be sent as JSON: {error}", param=name) from error
+    return value
+
+
+def _stop(stop: str | Sequence[str]) -> list[str]:
+    """The strings that end the answer. An empty one would end every answer before its first token."""
+    strings = [stop] if isinstance(stop, str) else list(stop)
+    for place, string in enumerate(strings):
+        if not string:
+            path = "stop" if isinstance(stop, str) else f"stop[{place}]"
+            raise InvalidRequestError(f"{path}: an empty string would end the answer before it begins", param=path)
+    return strings
+
+
+def _messages(request: ChatRequest, *, tools: bool) -> list[dict[str, Any]]:
     """The messages as plain dicts, with the roles that templates know. Only text can be read."""
     messages: list[dict[str, Any]] = msgspec.to_builtins(request.messages)
     for place, message in enumerate(messages):
@@ -146,6 +185,12 @@ def _messages(request: ChatRequest) -> list[dict[str, Any]]:
             message["content"] = ""
         if message.get("audio") is not None:
             raise _unsupported(f"messages[{place}].audio", "the model in this process reads text only")
+        if message.get("tool_calls") and not tools:
+            raise _unsupported(
+                f"messages[{place}].tool_calls", "this model's template knows no tools, and would leave the calls out"
+            )
+        if message.get("function_call") is not None:
+            raise _unsupported(f"messages[{place}].function_call", "templates know no function calls, only tool_calls")
     return messages
 
 
@@ -194,11 +239,13 @@ def _logit_bias(biases: Mapping[Any, float], vocabulary: int) -> list[list[float
 
 
 def _tools(request: ChatRequest) -> None:
-    """Pass if no call can be asked for. `tool_choice` outranks `function_call`."""
+    """Pass if no call can be asked for. `tool_choice` outranks `function_call`, which speaks of `functions` only."""
     for choice, offered in (("tool_choice", "tools"), ("function_call", "functions")):
         wanted = getattr(request, choice)
         if wanted is not UNSET:
             if wanted == "none":
+                if choice == "function_call" and request.tools:
+                    break
                 return
             if wanted != "auto" or getattr(request, offered):
                 raise _unsupported(choice, 'calls of tools are not made by the model in this process; only "none" is taken')

@@ -89,6 +89,18 @@ class Weights(msgspec.Struct, frozen=True):
     name: str
 
 
+def _is_path(model: str, path: Path) -> bool:
+    return path.exists() or path.is_absolute() or model.startswith((".", "~"))
+
+
+def _hub_file(model: str) -> tuple[str, str] | None:
+    """Repository and file, where `model` names a file of Hugging Face; a path that exists is no such name."""
+    parts = model.removeprefix("hf:").split("/")
+    if len(parts) < 3 or not parts[-1].lower().endswith(".gguf") or _is_path(model, Path(model).expanduser()):
+        return None
+    return "/".join(parts[:2]), "/".join(parts[2:])
+
+
 def find(model: str) -> Weights:
     """The model's file, fetched if it must be. "" is the default model.
 
@@ -100,12 +112,12 @@ def find(model: str) -> Weights:
         return Weights(check(packaged(entry)), entry.name)
     if isinstance(entry, Hosted):
         return Weights(check(_from_hub(entry.repository, entry.file)), entry.name)
+    file = _hub_file(model)
+    if file is not None:
+        return Weights(check(_from_hub(*file)), Path(file[1]).stem)
     path = Path(model).expanduser()
-    if path.exists() or path.is_absolute() or model.startswith((".", "~")):
+    if _is_path(model, path):
         return Weights(check(path), path.stem)
-    parts = model.removeprefix("hf:").split("/")
-    if len(parts) >= 3 and parts[-1].lower().endswith(".gguf"):
-        return Weights(check(_from_hub("/".join(parts[:2]), "/".join(parts[2:]))), Path(parts[-1]).stem)
     raise ModelNotFoundError(
         f"no model {model!r}: it is neither a file here nor a name of the catalogue ({', '.join(sorted(CATALOGUE))}); "
         "give a path (local:/models/x.gguf) or a Hugging Face file (local:owner/repository/file.gguf)",
@@ -113,9 +125,20 @@ def find(model: str) -> Weights:
     )
 
 
+def name(model: str) -> str:
+    """The name that answers give the model. Nothing is fetched. Raises as `find` does where a file of one's own is missing."""
+    entry = CATALOGUE.get(model.lower() or DEFAULT.name)
+    if entry is not None:
+        return entry.name
+    file = _hub_file(model)
+    return Path(file[1]).stem if file is not None else find(model).name
+
+
 def check(path: Path) -> Path:
     """`path`, if it is a GGUF file that can be read. Raises ModelNotFoundError or InvalidRequestError."""
     try:
+        if path.exists() and not path.is_dir() and not path.is_file():  # opening a pipe would wait for a writer
+            raise ModelNotFoundError(f"the model file {str(path)!r} cannot be read: it is no regular file", 404)
         with path.open("rb") as file:
             start = file.read(4)
     except FileNotFoundError as error:
