@@ -131,6 +131,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"extra": {"x": loop}}, "x", "x: cannot be sent as JSON: it contains itself"),
     ({"extra": {(1, 2): 3}}, "", ": cannot be sent as JSON: Only dicts with str-like or number-like keys are supported"),
     ({"extra": 5}, "body", "body: expected a dict, got int"),
+    ({"temperature": float("nan")}, "temperature", "temperature: cannot be sent as JSON: nan is no number"),
+    (
+        {"logit_bias": {5: float("inf")}},
+        'logit_bias["5"]',
+        'logit_bias["5"]: cannot be sent as JSON: inf is no number',
+    ),
 ]
 
 

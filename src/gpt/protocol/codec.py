@@ -13,6 +13,7 @@ What a dict carries beyond the declarations is sent as it is; so is a dict whose
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,8 @@ from gpt.types import (
     UnionMeta,
     UserMessage,
 )
+
+_NUMBERS = ("frequency_penalty", "presence_penalty", "temperature", "top_p")
 
 _encoder = msgspec.json.Encoder()
 
@@ -58,8 +61,20 @@ def encode_request(request: ChatRequest) -> bytes:
         body = _encoder.encode(request if request.extra is UNSET else _with_extra(request))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _unencodable(request, error) from error
+    if b"null" in body:  # what msgspec makes of a float that is no number
+        _check_numbers(request)
     check_request(body)
     return body
+
+
+def _check_numbers(request: ChatRequest) -> None:
+    """Raise InvalidRequestError for a NaN or an infinity among the parameters, which JSON cannot say."""
+    numbers: dict[str, Any] = {name: getattr(request, name) for name in _NUMBERS}
+    if isinstance(request.logit_bias, Mapping):
+        numbers |= {f'logit_bias["{key}"]': value for key, value in request.logit_bias.items()}
+    for name, value in numbers.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidRequestError(f"{name}: cannot be sent as JSON: {value} is no number", param=name)
 
 
 def history(messages: object) -> list[Any]:
