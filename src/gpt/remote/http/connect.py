@@ -311,20 +311,61 @@ async def aconnect(protocol: asyncio.Protocol, origin: Origin, network: Network,
         options = {"ssl": network.tls(), "server_hostname": origin.host, "ssl_handshake_timeout": seconds or 86400.0}
     try:
         async with asyncio.timeout(seconds):
-            transport, _ = await asyncio.get_running_loop().create_connection(
-                lambda: protocol, origin.host, origin.port, happy_eyeballs_delay=HEAD_START, interleave=1, **options
-            )
+            loop = asyncio.get_running_loop()
+            addresses = in_turn(await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM))
+            # asyncio's own race of addresses loses a socket when it is cancelled at the wrong moment, so the race is ours.
+            sock = await (_arace(addresses) if len(addresses) > 1 else _adial(addresses[0]))
+            transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **options)
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidRequestError):
             raise
-        raise connect_error(_first(error), origin, seconds) from error
+        raise connect_error(error, origin, seconds) from error
     return transport
 
 
-def _first(error: Exception) -> Exception:
-    """The first of several addresses' errors: asyncio puts several in a group, or in the text of an OSError."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, OSError) and error.errno is None and "refused" in str(error):
-        return ConnectionRefusedError(str(error))
-    return error
+async def _adial(address: Any) -> socket.socket:
+    import asyncio
+
+    sock = socket.socket(*address[:3])
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(sock, address[4])
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _arace(addresses: list[Any]) -> socket.socket:
+    """The first socket that connects; the others are closed. Raises the first address's error when none does."""
+    import asyncio
+
+    first: BaseException | None = None
+    waiting = iter(addresses)
+    dialled: list[asyncio.Task[socket.socket]] = []
+    try:
+        while True:
+            address = next(waiting, None)
+            if address is not None:
+                dialled.append(asyncio.create_task(_adial(address)))
+            elif not dialled:
+                raise first or OSError("no address could be tried")
+            wait = None if address is None else HEAD_START
+            done, _ = await asyncio.wait(dialled, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.exception() is None:
+                    dialled.remove(task)
+                    return task.result()
+                dialled.remove(task)
+                first = first or task.exception()
+    finally:
+        for task in dialled:
+            task.cancel()
+            task.add_done_callback(_close_late)
+
+
+def _close_late(task: asyncio.Task[socket.socket]) -> None:
+    """Close the socket of one that connected all the same."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
