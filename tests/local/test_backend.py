@@ -338,6 +338,7 @@ def test_calls_in_the_history(client: Gpt) -> None:
 
 CLOCKS = [
     ({"timeout": Timeout(first_byte=0.02)}, "first_byte", LONG),
+    ({"timeout": Timeout(idle=0.000001)}, "read", "Tell a very long story."),
     ({"deadline": 0.3}, "deadline", "Tell a very long story."),
 ]
 

@@ -1,7 +1,7 @@
 """The model in the box as a Backend: no server, no key, no network.
 
-One queue an engine: a call's thread puts what the engine makes into it, the caller takes it out. A whole answer is a stream
-folded here, so that every call can be stopped at any token, and while its prompt is still being read.
+One queue a call: its thread puts what the engine makes into it, the caller takes it out. A whole answer is a stream folded
+here, so that every call can be stopped at any token, and while its prompt is still being read; its caller is woken once.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Local:
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         """The whole answer. Raises GptError."""
         folded = Fold()
-        with self._start(request, options) as stream:
+        with self._start(request, options, whole=True) as stream:
             for chunk in stream:
                 folded.add(chunk)
             completion = folded.completion()
@@ -135,7 +135,7 @@ class Local:
         wanted = bool(usage is not UNSET and usage is not None and _get(usage, "include_usage"))
         return self._start(request, options, usage=wanted)
 
-    def _start(self, request: ChatRequest, options: CallOptions, *, usage: bool = True) -> LocalStream:
+    def _start(self, request: ChatRequest, options: CallOptions, *, usage: bool = True, whole: bool = False) -> LocalStream:
         started = time.perf_counter()
         # Encoding checks every field, and gives plain values whatever the caller mixed.
         given = msgspec.json.decode(codec.encode_request(msgspec.structs.replace(request, extra=UNSET)))
@@ -151,7 +151,7 @@ class Local:
                 param="n",
             )
         asked |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
-        run = engine.start(asked, options.cancel)
+        run = engine.start(asked, options.cancel, whole=whole)
         bare = bool(plain.logprobs) and not plain.top_logprobs
         return LocalStream(self, run, options, started, choices=plain.n or 1, usage=usage, bare_logprobs=bare)
 
@@ -217,7 +217,6 @@ class LocalStream:
         self._cached = 0
         self._last: dict[str, Any] = {}
         self._timings: Any = None
-        self._first_token: Seconds | None = None
         self._ended = False
 
     def __iter__(self) -> Self:
@@ -262,8 +261,6 @@ class LocalStream:
             delta = choice["delta"]
             if delta.get("content", "") is None:
                 delta["content"] = ""
-            elif delta and self._first_token is None:
-                self._first_token = time.perf_counter() - self._started
             if self._bare_logprobs and choice.get("logprobs"):
                 for token in choice["logprobs"]["content"]:
                     token["top_logprobs"] = []
@@ -296,17 +293,18 @@ class LocalStream:
         if timeout is None and deadline is None and cancel is None:
             return chunks.get()
         begun = time.perf_counter()
-        first = self._first_token is None
-        limits: list[tuple[float, str, Seconds]] = []
-        if timeout is not None:
-            allowed = timeout.first_byte if first else timeout.idle
-            if allowed is not None:
-                since = self._started if first else begun
-                limits.append((since + allowed, "first_byte" if first else "read", allowed))
-        if deadline is not None:
-            limits.append((self._started + deadline, "deadline", deadline))
-        due, phase, seconds = min(limits, default=(None, "", 0.0), key=lambda limit: limit[0] or 0.0)
         while True:
+            limits: list[tuple[float, str, Seconds]] = []
+            if timeout is not None and self._run.first_token is None:
+                if timeout.first_byte is not None:
+                    limits.append((self._started + timeout.first_byte, "first_byte", timeout.first_byte))
+            elif timeout is not None and timeout.idle is not None:
+                # From the engine's last word, of which the caller of a whole answer knows nothing; but a caller who came late
+                # has not waited yet.
+                limits.append((max(begun, self._run.heard) + timeout.idle, "read", timeout.idle))
+            if deadline is not None:
+                limits.append((self._started + deadline, "deadline", deadline))
+            due, phase, seconds = min(limits, default=(None, "", 0.0), key=lambda limit: limit[0] or 0.0)
             left = None if due is None else due - time.perf_counter()
             if left is not None and left <= 0:
                 self.close()
@@ -327,9 +325,9 @@ class LocalStream:
         """Put the facts of the call beside its completion."""
         tokens = completion.usage.completion_tokens if completion.usage else None
         elapsed = time.perf_counter() - self._started
-        info = ResponseInfo(
-            elapsed=elapsed, first_byte=self._first_token, first_token=self._first_token, completion_tokens=tokens
-        )
+        began = self._run.first_token
+        first = None if began is None else began - self._started
+        info = ResponseInfo(elapsed=elapsed, first_byte=first, first_token=first, completion_tokens=tokens)
         codec.with_facts(completion, None, info)
 
     def __enter__(self) -> Self:
