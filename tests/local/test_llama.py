@@ -89,6 +89,59 @@ def test_ctrl_c(call: str) -> None:
     assert (0, "ready\nstopped\nTrue\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
+INTERRUPTED_LOAD = """
+from gpt.local import llama
+go_on, original = threading.Event(), llama._load
+def watched(*arguments):
+    {before}
+    made = original(*arguments)
+    {after}
+    return made
+llama._load = watched
+try:
+    client.backend.load()
+except KeyboardInterrupt:
+    print('stopped')
+llama._load = original
+go_on.set()
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["print(client.chat.complete('hi', max_tokens=2, temperature=0).text != '')", "print(True)"])
+@pytest.mark.parametrize(
+    "moment", [("print('ready', flush=True); go_on.wait()", "pass"), ("pass", "print('ready', flush=True); go_on.wait()")]
+)
+def test_ctrl_c_while_loading(moment: tuple[str, str], end: str) -> None:
+    """Ctrl-C while the model is loaded ends the wait at once, wherever it strikes; the next call works, and so does leaving."""
+    done = run(INTERRUPTED_LOAD.format(before=moment[0], after=moment[1], end=end), inputs=signal.SIGINT)
+    assert (0, "ready\nstopped\nTrue\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+INTERRUPTED_CLOSE = """
+stream = client.chat.stream('Tell a very long story.', max_tokens=400)
+next(stream)
+run = next(iter(client.backend.load()._running))
+go_on, original = threading.Event(), run.thread.join
+def join(seconds):
+    print('ready', flush=True)
+    go_on.wait()
+    original(seconds)
+run.thread.join = join
+try:
+    client.close()
+except KeyboardInterrupt:
+    print('stopped')
+go_on.set()
+"""
+
+
+def test_ctrl_c_while_closing() -> None:
+    """Ctrl-C while the last client closes ends the wait; the engine is freed all the same, before the interpreter ends."""
+    done = run(INTERRUPTED_CLOSE, inputs=signal.SIGINT)
+    assert (0, "ready\nstopped\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
 FORK = """
 client.chat.complete('hi', max_tokens=2)
 child = os.fork()

@@ -9,7 +9,8 @@ Facts of the wheel that this file lives with:
 - with `return_progress` the callback is called between batches of the prompt, which is when a call can be stopped before its
   first token. The batch size is a compromise: half a second of reading here, for 5 % of the reading speed;
 - its destructor joins threads. In a forked child there are none to join, so a child never lets go of it;
-- freed before its loop has begun, it waits for ever. So the first thing asked of it is something that the loop answers.
+- freed before its loop has begun, it waits for ever. So the first thing asked of it is something that the loop answers, and
+  it is loaded and freed in threads of their own: Ctrl-C strikes the main thread alone, between any two lines.
 
 One engine a model file and settings, shared by everyone in the process who asks for the same; freed when the last lets go.
 A process that was forked from one that had used the wheel, or was about to, is refused: the library's threads are not there,
@@ -26,14 +27,16 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from gpt.errors import GptError, InvalidRequestError, ServerError
+
+T = TypeVar("T")
 
 BATCH = 128
 """Tokens of a prompt that are read between two chances to stop."""
@@ -84,7 +87,7 @@ class Engine:
         """Load the model where that has not been done. Others who ask meanwhile wait, and find it loaded."""
         with self._lock:
             if self._server is None:
-                self._server = _load(self.path, self.settings, self._key)
+                self._server = _aside(lambda: _load(self.path, self.settings, self._key))
 
     @property
     def address(self) -> str:
@@ -127,20 +130,28 @@ class Engine:
         finally:
             connection.close()
 
-    def stop(self) -> None:
-        """Stop whatever runs, and free the model when it has stopped."""
+    def stop(self, *, exiting: bool = False) -> None:
+        """Stop whatever runs, and free the model when it has stopped. `exiting` starts no thread for it."""
         with self._lock:
-            running = list(self._running)
-            server, self._server = self._server, None
-        for run in running:
-            run.stopped = True
-        for run in running:
-            if run.thread is not threading.current_thread() and run.thread.ident is not None:
-                run.thread.join(_BATCH_TAKES)
-        if server is not None:
-            # Freed while its loop still has a stopped call to clear away, the engine waits for ever. The loop answers this
-            # after that.
-            server.handle_metrics()
+            running = [run for run in self._running if run.thread is not threading.current_thread()]
+            for run in self._running:
+                run.stopped = True
+            held, self._server = [self._server], None
+
+        def free() -> None:
+            for run in running:
+                if run.thread.ident is not None:
+                    run.thread.join(_BATCH_TAKES)
+            server = held.pop()
+            if server is not None:
+                # Freed while its loop still has a stopped call to clear away, the engine waits for ever. The loop answers this
+                # after that.
+                server.handle_metrics()
+
+        if exiting:
+            free()
+        elif held[0] is not None:
+            _aside(free)
 
 
 class Run:
@@ -181,6 +192,28 @@ class Run:
         else:
             self._kept.append(chunk)
         return self.stopped or (self._cancel is not None and self._cancel.is_set())
+
+
+_aside_now: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _aside(work: Callable[[], T]) -> T:
+    """What `work` gives, done in a thread of its own. Ctrl-C ends the wait for it at once, and never the work in its middle."""
+    outcome: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
+
+    def do() -> None:
+        try:
+            outcome.put((work(),))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is waited for
+            outcome.put(error)
+
+    thread = threading.Thread(target=do, daemon=True, name="gpt-aside")
+    _aside_now.add(thread)
+    thread.start()
+    came = outcome.get()
+    if isinstance(came, BaseException):
+        raise came
+    return came[0]
 
 
 def _is_content(chunk: dict[str, Any]) -> bool:
@@ -300,8 +333,11 @@ def _at_exit() -> None:
     """Stop and free what is left, while threads can still be joined."""
     for engine in list(_engines.values()):
         if engine.process == os.getpid():
-            engine.stop()
+            engine.stop(exiting=True)
     _engines.clear()
+    for thread in list(_aside_now):
+        if thread.ident is not None:
+            thread.join(_BATCH_TAKES)
 
 
 def _in_child() -> None:
@@ -310,6 +346,7 @@ def _in_child() -> None:
     _lock = threading.RLock()
     _forked = _forked or _beginning > 0 or "xllamacpp" in sys.modules
     _beginning = 0
+    _aside_now.clear()
     if _forked:
         import ctypes
 

@@ -89,14 +89,19 @@ class Weights(msgspec.Struct, frozen=True):
     name: str
 
 
+def _path(text: str) -> Path:
+    """The path, with `~`; that of a user who is not there stays as it is, where pathlib would raise."""
+    return Path(os.path.expanduser(text))
+
+
 def _is_path(model: str, path: Path) -> bool:
-    return path.exists() or path.is_absolute() or model.startswith((".", "~"))
+    return os.path.exists(path) or path.is_absolute() or model.startswith((".", "~"))
 
 
 def _hub_file(model: str) -> tuple[str, str] | None:
     """Repository and file, where `model` names a file of Hugging Face; a path that exists is no such name."""
     parts = model.removeprefix("hf:").split("/")
-    if len(parts) < 3 or not parts[-1].lower().endswith(".gguf") or _is_path(model, Path(model).expanduser()):
+    if len(parts) < 3 or not parts[-1].lower().endswith(".gguf") or _is_path(model, _path(model)):
         return None
     return "/".join(parts[:2]), "/".join(parts[2:])
 
@@ -115,7 +120,7 @@ def find(model: str) -> Weights:
     file = _hub_file(model)
     if file is not None:
         return Weights(check(_from_hub(*file)), Path(file[1]).stem)
-    path = Path(model).expanduser()
+    path = _path(model)
     if _is_path(model, path):
         return Weights(check(path), path.stem)
     raise ModelNotFoundError(
@@ -137,14 +142,17 @@ def name(model: str) -> str:
 def check(path: Path) -> Path:
     """`path`, if it is a GGUF file that can be read. Raises ModelNotFoundError or InvalidRequestError."""
     try:
-        if path.exists() and not path.is_dir() and not path.is_file():  # opening a pipe would wait for a writer
+        # Of os.path, because pathlib raises where a folder on the way may not be read. Opening a pipe would wait for a writer.
+        if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
             raise ModelNotFoundError(f"the model file {str(path)!r} cannot be read: it is no regular file", 404)
         with path.open("rb") as file:
             start = file.read(4)
     except FileNotFoundError as error:
         raise ModelNotFoundError(f"no model file {str(path)!r}: there is no such file", 404) from error
+    except ValueError as error:
+        raise ModelNotFoundError(f"no model file {str(path)!r}: {error}", 404) from error
     except OSError as error:
-        why = "it is a directory; name the .gguf file in it" if path.is_dir() else str(error.strerror).lower()
+        why = "it is a directory; name the .gguf file in it" if os.path.isdir(path) else str(error.strerror).lower()
         raise ModelNotFoundError(f"the model file {str(path)!r} cannot be read: {why}", 404) from error
     if start != _MAGIC:
         raise InvalidRequestError(
@@ -158,7 +166,7 @@ def cache_directory() -> Path:
     """Where fetched models are kept: GPT_CACHE, else the platform's cache directory."""
     given = os.environ.get("GPT_CACHE")
     if given:
-        return Path(given).expanduser()
+        return _path(given)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "gpt"
     if sys.platform == "win32":
