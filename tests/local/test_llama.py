@@ -113,7 +113,7 @@ go_on.set()
     "moment", [("print('ready', flush=True); go_on.wait()", "pass"), ("pass", "print('ready', flush=True); go_on.wait()")]
 )
 def test_ctrl_c_while_loading(moment: tuple[str, str], end: str) -> None:
-    """Ctrl-C while the model is loaded ends the wait at once, wherever it strikes; the next call works, and so does leaving."""
+    """Ctrl-C while the model is loaded ends the wait, wherever it strikes; the next call works, and so does leaving."""
     done = run(INTERRUPTED_LOAD.format(before=moment[0], after=moment[1], end=end), inputs=signal.SIGINT)
     assert (0, "ready\nstopped\nTrue\n", "") == (done.returncode, done.stdout, done.stderr)
 

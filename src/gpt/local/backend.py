@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Local", "LocalStream"]
 
-_LOOK = 0.05
-"""Seconds between two looks at a caller's cancel token while nothing comes."""
-
 
 class Local:
     """Answers by a model in this process.
@@ -290,8 +287,10 @@ class LocalStream:
         """The next of the queue. Raises RequestTimeoutError when a clock runs out."""
         timeout, deadline, cancel = self._options.timeout, self._options.deadline, self._options.cancel
         chunks = self._run.chunks
-        if timeout is None and deadline is None and cancel is None:
+        if timeout is None and deadline is None and cancel is None and not self._run.whole:
             return chunks.get()
+        from gpt.local.llama import LOOK
+
         begun = time.perf_counter()
         while True:
             limits: list[tuple[float, str, Seconds]] = []
@@ -315,7 +314,7 @@ class LocalStream:
                     sent=True,
                 )
             try:
-                return chunks.get(timeout=min(_LOOK if cancel is not None else 3600.0, 3600.0 if left is None else left))
+                return chunks.get(timeout=LOOK if left is None else min(LOOK, left))
             except queue.Empty:
                 if cancel is not None and cancel.is_set():
                     self.close()

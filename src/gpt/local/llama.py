@@ -9,6 +9,7 @@ Facts of the wheel that this file lives with:
 - with `return_progress` the callback is called between batches of the prompt, which is when a call can be stopped before its
   first token. The batch size is a compromise: half a second of reading here, for 5 % of the reading speed;
 - its destructor joins threads. In a forked child there are none to join, so a child never lets go of it;
+- while it loads a model, and while it is freed, no other Python thread runs: it keeps the interpreter's lock;
 - freed before its loop has begun, it waits for ever. So the first thing asked of it is something that the loop answers, and
   it is loaded and freed in threads of their own: Ctrl-C strikes the main thread alone, between any two lines.
 
@@ -40,6 +41,9 @@ T = TypeVar("T")
 
 BATCH = 128
 """Tokens of a prompt that are read between two chances to stop."""
+
+LOOK = 0.1
+"""Seconds between two looks, in a wait that nothing else ends. A signal that comes just before a wait does not end the wait."""
 
 _BATCH_TAKES = 30
 """Seconds within which a batch of a prompt has surely been read, on a slow machine that others use too."""
@@ -168,7 +172,8 @@ class Run:
         """When the first of the answer came, by `time.perf_counter`."""
         self.heard = 0.0
         """When the last chunk came."""
-        self._kept: list[dict[str, Any]] | None = [] if whole else None
+        self.whole = whole
+        self._kept: list[dict[str, Any]] = []
         self._cancel = cancel
         self.thread = threading.Thread(target=self._make, args=(server, request), daemon=True, name="gpt-engine")
 
@@ -178,7 +183,7 @@ class Run:
         except Exception as error:  # noqa: BLE001 - it is raised where the answer is waited for
             self.chunks.put(error)
         finally:
-            for chunk in self._kept or ():
+            for chunk in self._kept:
                 self.chunks.put(chunk)
             self.chunks.put(None)
 
@@ -187,10 +192,10 @@ class Run:
         self.heard = time.perf_counter()
         if self.first_token is None and _is_content(chunk):
             self.first_token = self.heard
-        if self._kept is None:
-            self.chunks.put(chunk)
-        else:
+        if self.whole:
             self._kept.append(chunk)
+        else:
+            self.chunks.put(chunk)
         return self.stopped or (self._cancel is not None and self._cancel.is_set())
 
 
@@ -198,7 +203,7 @@ _aside_now: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _aside(work: Callable[[], T]) -> T:
-    """What `work` gives, done in a thread of its own. Ctrl-C ends the wait for it at once, and never the work in its middle."""
+    """What `work` gives, done in a thread of its own. Ctrl-C ends the wait for it, and never the work in its middle."""
     outcome: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
 
     def do() -> None:
@@ -210,10 +215,14 @@ def _aside(work: Callable[[], T]) -> T:
     thread = threading.Thread(target=do, daemon=True, name="gpt-aside")
     _aside_now.add(thread)
     thread.start()
-    came = outcome.get()
-    if isinstance(came, BaseException):
-        raise came
-    return came[0]
+    while True:
+        try:
+            came = outcome.get(timeout=LOOK)
+        except queue.Empty:
+            continue
+        if isinstance(came, BaseException):
+            raise came
+        return came[0]
 
 
 def _is_content(chunk: dict[str, Any]) -> bool:
