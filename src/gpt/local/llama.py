@@ -161,8 +161,8 @@ class Engine:
 class Run:
     """One answer being made. Its thread puts the engine's chunks into `chunks`, then None; an exception in place of a chunk.
 
-    With `whole` they are put there together at the end: waking a caller for each token costs about three in a hundred of them,
-    because the engine's own threads keep all cores busy.
+    With `whole` they are put there together at the end, which spares the caller a wake-up for each token. What that saves is
+    too little to be told from noise: 0.98 of the bare engine's tokens a second with it and 0.98 without, each within 0.013.
     """
 
     def __init__(self, server: Any, request: dict[str, Any], cancel: threading.Event | None, *, whole: bool) -> None:
