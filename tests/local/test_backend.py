@@ -31,6 +31,8 @@ from gpt import (
 )
 from gpt.backend import CallOptions
 from gpt.local import llama
+from gpt.local.backend import LocalStream
+from gpt.local.llama import Run
 from gpt.types import UNSET, ChatCompletion, ChatRequest
 
 RIVERS = "Name three rivers."
@@ -260,26 +262,42 @@ def finished(backend: Local) -> bool:
     return not any(run.thread.is_alive() for run in list(engine._running))
 
 
-def test_leaving_stops(box: Local, client: Gpt) -> None:
-    """Leaving a stream, or dropping it, stops the engine within a token or so."""
-    with client.chat.stream("Tell a very long story.", max_tokens=1024) as stream:
-        next(iter(stream.text_stream))
-    run = stream._chunks
-    assert run is None
-    assert finished(box)
-    dropped = client.chat.stream("Tell a very long story.", max_tokens=1024)
-    next(dropped)
-    del dropped
-    gc.collect()
-    assert finished(box)
+def left(run: Run) -> list[dict[str, Any]]:
+    """The chunks of a run that has ended which nobody took."""
+    run.thread.join(60)
+    assert not run.thread.is_alive()
+    chunks: list[dict[str, Any]] = []
+    while isinstance(chunk := run.chunks.get(timeout=1), dict):
+        chunks.append(chunk)
+    assert chunk is None
+    return chunks
 
 
-def test_leaving_while_the_prompt_is_read(box: Local, client: Gpt) -> None:
-    """A call can be stopped before its first token."""
+@pytest.mark.parametrize("how", ["leave", "drop"])
+def test_leaving_stops(box: Local, client: Gpt, how: str) -> None:
+    """Leaving a stream, or dropping it, stops the engine: the answer never comes to an end of its own."""
+    stream = client.chat.stream("Tell a very long story.", max_tokens=1024, logit_bias={2: -100})  # 2 ends an answer
+    with stream:
+        next(stream)
+        assert isinstance(stream._chunks, LocalStream)
+        run = stream._chunks._run
+        if how == "drop":
+            stream._chunks = None
+            gc.collect()
+            assert run.stopped
+    assert not [choice for chunk in left(run) for choice in chunk.get("choices", ()) if choice["finish_reason"]]
+
+
+def test_leaving_while_the_prompt_is_read(client: Gpt) -> None:
+    """A call can be stopped before its first token: of a long prompt, only a part has been read."""
     stream = client.chat.completions.create(messages=[UserMessage(LONG * 3)], stream=True, max_tokens=1)
+    assert isinstance(stream._chunks, LocalStream)
+    run = stream._chunks._run
     stream.close()
-    assert finished(box)
     assert [] == list(stream)
+    chunks = left(run)
+    assert all("prompt_progress" in chunk for chunk in chunks)
+    assert all(chunk["prompt_progress"]["processed"] < chunk["prompt_progress"]["total"] for chunk in chunks)
 
 
 class Later(threading.Event):

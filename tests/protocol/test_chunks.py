@@ -71,16 +71,6 @@ def test_choices_in_any_order() -> None:
     assert [(0, "A", None), (1, "Bb", "length")] == [(c.index, c.message.content, c.finish_reason) for c in made.choices]
 
 
-def test_finished() -> None:
-    """All choices seen must be finished."""
-    folded = Fold()
-    assert not folded.finished
-    folded.add(chunk({}, 0, "stop"))
-    assert folded.finished
-    folded.add(chunk({}, 1))
-    assert not folded.finished
-
-
 def test_facts() -> None:
     """Top-level facts are kept from whichever chunk has them, and never lost."""
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}

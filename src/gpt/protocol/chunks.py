@@ -72,11 +72,6 @@ class Fold:
             folded.add(choice, grown)
         return grown
 
-    @property
-    def finished(self) -> bool:
-        """Whether every choice seen has its finish reason."""
-        return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
-
     def completion(self) -> ChatCompletion:
         """The completion so far; `choices` are in the order of their indexes."""
         choices = [self._choices[index].choice(index) for index in sorted(self._choices)]
