@@ -29,6 +29,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
+    from gpt.protocol.limits import RateLimits
     from gpt.protocol.wire import AttemptInfo
     from gpt.types import ChatCompletion
 
@@ -59,6 +60,13 @@ Fault = Literal["caller", "service", "network"]
 
 _SHOWN = 1000
 """Characters of a body that the text of an error shows; `body` keeps all of it."""
+
+
+def _told(attempts: tuple[AttemptInfo, ...]) -> str:
+    """What was tried, where it was tried more than once: ", 3 attempts in 1.52 s"."""
+    if len(attempts) < 2:
+        return ""
+    return f", {len(attempts)} attempts in {sum(attempt.elapsed + attempt.waited for attempt in attempts):.2f} s"
 
 
 def _rebuild(cls: type[GptError], args: tuple[Any, ...], state: dict[str, Any]) -> GptError:
@@ -117,6 +125,8 @@ class ResponseError(GptError):
         param: str | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
+        should_retry: bool | None = None,
+        rate_limits: RateLimits | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
@@ -128,9 +138,13 @@ class ResponseError(GptError):
         self.request_id = request_id
         self.retry_after = retry_after
         """Seconds that the server asks to wait; None when it does not say."""
+        self.should_retry = should_retry
+        """What the server says of another try (`x-should-retry`); None when it does not."""
+        self.rate_limits = rate_limits
+        """What the server said of its limits; None when it did not."""
 
     def __str__(self) -> str:
-        text = f"{self.message}: Status {self.status_code}"
+        text = f"{self.message}: Status {self.status_code}{_told(self.attempts)}"
         if not self.body:
             return text
         more = len(self.body) - _SHOWN
@@ -202,12 +216,15 @@ class MalformedResponseError(ResponseError):
 
 
 class TransportError(GptError):
-    """No answer came. `phase` is where it went wrong: "resolve", "connect", "tls", "write", "first_byte" or "read".
+    """No answer came, or not all of it.
 
-    `sent` tells whether the request may have reached the server, and so may have been charged.
+    `phase` is where it went wrong: "pool" (no connection was free), "resolve", "connect", "proxy", "tls", "write", "first_byte",
+    "read", or "deadline". `sent` tells whether the request may have reached the server, and so may have been charged;
+    `permanent` whether another try would end the same way.
     """
 
     fault: ClassVar[Fault] = "network"
+    permanent: bool = False
 
     def __init__(self, message: str, *, phase: str = "", sent: bool = False) -> None:
         super().__init__(message)
@@ -216,6 +233,9 @@ class TransportError(GptError):
         self.elapsed = 0.0
         """Seconds that the attempt took before it failed."""
 
+    def __str__(self) -> str:
+        return f"{self.message} ({self.phase}, {self.elapsed:.2f} s{_told(self.attempts)})"
+
 
 class ConnectError(TransportError):
     """The connection could not be made, or broke."""
@@ -223,6 +243,8 @@ class ConnectError(TransportError):
 
 class TLSError(TransportError):
     """The certificate is not trusted, or the handshake failed."""
+
+    permanent = True
 
 
 class RequestTimeoutError(TransportError, TimeoutError):

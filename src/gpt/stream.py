@@ -18,7 +18,7 @@ from gpt.backend import AsyncChunkStream, ChunkStream
 from gpt.errors import InvalidRequestError, StreamTruncatedError
 from gpt.protocol.chunks import Fold, Text
 from gpt.protocol.codec import with_facts
-from gpt.protocol.wire import Headers, ResponseInfo, Seconds
+from gpt.protocol.wire import AttemptInfo, Headers, ResponseInfo, Seconds
 from gpt.types import ChatCompletion, ChatCompletionChunk, CustomToolCall, TokenLogprob, ToolCall, Usage
 
 __all__ = [
@@ -125,6 +125,7 @@ class _Reading:
         self._started = time.perf_counter()
         self._first_token: Seconds | None = None
         self._headers = Headers()
+        self._attempts: tuple[AttemptInfo, ...] = ()
         self._completion: ChatCompletion | None = None
 
     @property
@@ -173,6 +174,7 @@ class _Reading:
             headers=self._headers,
             elapsed=elapsed,
             first_token=self._first_token,
+            attempts=self._attempts,
             completion_tokens=completion.usage.completion_tokens if completion.usage else None,
         )
         with_facts(completion, None, info)
@@ -220,6 +222,7 @@ class ChatStream(_Reading):
             self._started = time.perf_counter()
             self._chunks = send()
             self._headers = getattr(self._chunks, "headers", self._headers)
+            self._attempts = getattr(self._chunks, "attempts", self._attempts)
         return self._chunks
 
     @property
@@ -282,6 +285,7 @@ class AsyncChatStream(_Reading):
             self._started = time.perf_counter()
             self._chunks = await send()
             self._headers = getattr(self._chunks, "headers", self._headers)
+            self._attempts = getattr(self._chunks, "attempts", self._attempts)
         return self._chunks
 
     @property

@@ -110,8 +110,12 @@ HINTS = [
     (REQUEST, answer(404, b"not found"), "is this the address of a chat-completions server?"),
     (REQUEST, answer(502, b"x", content_type="text/html; charset=utf-8"), "is this the address"),
     (BARE, answer(401, b""), "no key was sent: set OPENAI_API_KEY or pass api_key="),
-    (REQUEST, answer(307, b"", location="http://other/"), "redirects are not followed; it points to http://other/"),
-    (REQUEST, answer(308, b""), "it points to nowhere"),
+    (
+        REQUEST,
+        answer(307, b"", location="http://other/"),
+        "its redirect to 'http://other/' was not followed; if that is right, name it",
+    ),
+    (REQUEST, answer(308, b""), "its redirect to 'nowhere' was not followed"),
 ]
 
 

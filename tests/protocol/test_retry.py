@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt import errors
 from gpt.errors import GptError
-from gpt.protocol.retry import Retry
+from gpt.protocol.retry import Budget, Retry
 
 
-def answered(kind: type[errors.ResponseError], status: int, retry_after: float | None = None) -> GptError:
-    return kind("x", status, retry_after=retry_after)
+def answered(kind: type[errors.ResponseError], status: int, retry_after: float | None = None, **said: Any) -> GptError:
+    return kind("x", status, retry_after=retry_after, **said)
 
 
 WORTH: list[tuple[GptError, bool]] = [
     (errors.ConnectError("x"), True),
     (errors.RequestTimeoutError("x"), True),
     (errors.TLSError("x"), False),
-    (errors.StreamTruncatedError("x"), False),
+    (errors.StreamTruncatedError("x"), True),
     (errors.InvalidRequestError("x"), False),
     (answered(errors.ServerError, 500), True),
     (answered(errors.ServerError, 501), False),
@@ -30,11 +33,20 @@ WORTH: list[tuple[GptError, bool]] = [
     (answered(errors.QuotaError, 429), False),
     (answered(errors.BadRequestError, 400), False),
     (answered(errors.AuthenticationError, 401), False),
+    (answered(errors.BadRequestError, 408), True),
+    (answered(errors.BadRequestError, 409), True),
+    (answered(errors.ContextLengthError, 500), False),
+    (answered(errors.ServerError, 520), True),
+    (answered(errors.RateLimitError, 200), True),
     (answered(errors.MalformedResponseError, 200), False),
+    (answered(errors.BadRequestError, 400, should_retry=True), True),
+    (answered(errors.ServerError, 500, should_retry=False), False),
+    (answered(errors.QuotaError, 429, should_retry=True), False),
+    (answered(errors.ServerError, 501, should_retry=True), False),
 ]
 
 
-@pytest.mark.parametrize(("error", "worth"), WORTH, ids=[f"{type(row[0]).__name__}-{row[0]}" for row in WORTH])
+@pytest.mark.parametrize(("error", "worth"), WORTH, ids=[f"{place}-{type(row[0]).__name__}" for place, row in enumerate(WORTH)])
 def test_worth_trying(error: GptError, worth: bool) -> None:
     """What a second try may change is tried again; the caller's mistakes, a quota and 501 are not."""
     assert worth is (Retry().delay(0, error, 0.5) is not None)
@@ -70,3 +82,40 @@ def test_bounds(attempt: int, draw: float, asked: float) -> None:
     wait = Retry(attempts=20).delay(attempt, answered(errors.RateLimitError, 429, asked), draw)
     assert wait is not None
     assert asked <= wait <= asked + 20.0
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["fail", "throttle", "succeed"]), st.sampled_from([0, 5, 14])), max_size=200)
+
+
+@given(st.integers(0, 600), STEPS)
+def test_budget_bounds(capacity: int, steps: list[tuple[str, int]]) -> None:
+    """Whatever happens, the budget is never below zero and never above its capacity."""
+    budget = Budget(capacity)
+    for step, paid in steps:
+        before = budget.tokens
+        if step == "succeed":
+            budget.succeed(paid)
+        else:
+            error = answered(errors.RateLimitError, 429) if step == "throttle" else errors.ConnectError("x")
+            cost = budget.spend(error)
+            assert before - cost == budget.tokens
+            assert cost in (0, 5 if step == "throttle" else 14)
+        assert 0 <= budget.tokens <= capacity
+
+
+def test_budget_shared_by_threads() -> None:
+    """With a lock, threads together never spend more than there is."""
+    budget = Budget(lock=threading.Lock())
+    paid: list[int] = []
+
+    def work() -> None:
+        for _ in range(200):
+            paid.append(budget.spend(errors.ConnectError("x")))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 500 // 14 * 14 == sum(paid)
+    assert 500 % 14 == budget.tokens

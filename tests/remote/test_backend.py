@@ -220,9 +220,9 @@ FAILURES: list[tuple[str, bytes, type[Exception], str]] = [
     ("an empty body", answer(b""), gpt.MalformedResponseError, "sent no chat completion"),
     (
         "a redirect",
-        answer(b"", "307 Temporary", "location: http://evil.test/"),
+        answer(b"", "302 Found", "location: http://evil.test/"),
         gpt.ResponseError,
-        "redirects are not followed",
+        "its redirect to 'http://evil.test/' was not followed",
     ),
     ("no HTTP", b"SSH-2.0\r\n\r\n", gpt.ConnectError, "sent no HTTP"),
 ]

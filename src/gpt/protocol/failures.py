@@ -28,7 +28,8 @@ from gpt.errors import (
     ServerError,
     UnsupportedParameterError,
 )
-from gpt.protocol.wire import Headers, HttpRequest, HttpResponse
+from gpt.protocol.limits import rate_limits
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin
 
 _BY_STATUS: dict[int, type[ResponseError]] = {
     401: AuthenticationError,
@@ -101,8 +102,10 @@ def _error(kind: type[ResponseError], words: ServerWords, message: str, response
         "code": words.code,
         "type": words.type,
         "param": words.param,
-        "request_id": response.headers.get("x-request-id"),
+        "request_id": response.headers.get("x-request-id") or response.headers.get("apim-request-id"),
         "retry_after": retry_after(response.headers),
+        "should_retry": {"true": True, "false": False}.get(response.headers.get("x-should-retry", "").lower()),
+        "rate_limits": rate_limits(response.headers),
     }
     if issubclass(kind, ContextLengthError):
         details |= _context_numbers(words)
@@ -133,6 +136,8 @@ def is_error(body: bytes) -> bool:
 
 def _kind(status: int, words: ServerWords) -> type[ResponseError]:
     said = " ".join(part for part in (words.code, words.type, words.message) if part)
+    if status == 200 and words.code is not None and words.code.isdigit() and 400 <= int(words.code) < 600:
+        status = int(words.code)  # OpenRouter: the status of the upstream, in a body that comes with 200
     for row in WORDINGS:
         if (not row.statuses or status in row.statuses) and re.search(row.pattern, said, re.IGNORECASE):
             return row.error
@@ -156,8 +161,44 @@ def _hint(response: HttpResponse, request: HttpRequest, kind: type[ResponseError
     if kind is AuthenticationError and not any(name.lower() == "authorization" for name, _ in request.headers):
         return "no key was sent: set OPENAI_API_KEY or pass api_key="
     if 300 <= response.status < 400:
-        return f"redirects are not followed; it points to {response.headers.get('location', 'nowhere')}"
+        return f"its redirect to {response.headers.get('location', 'nowhere')!r} was not followed; if that is right, name it"
     return ""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Redirects
+# --------------------------------------------------------------------------------------------------------------------
+
+_FOLLOWS = frozenset({"accept", "content-type", "user-agent"})
+"""Headers that go along to another origin. Keys, cookies and what the caller added stay with the origin they were meant for."""
+
+
+def redirected(response: HttpResponse, request: HttpRequest) -> HttpRequest | None:
+    """The request that a redirect asks for; None when it is not to be followed.
+
+    Not followed: from https to http; what would turn a POST into a GET (301, 302, 303; RFC 9110, section 15.4); an address that
+    is none, or carries a password.
+    """
+    from urllib.parse import urljoin, urlsplit
+
+    if request.method != "GET" and response.status not in (307, 308):
+        return None
+    try:
+        # Header fields are read as Latin-1; anything but ASCII in an address should have been percent-encoded.
+        whole = urljoin(f"{request.origin}{request.target}", response.headers["location"].encode("ascii").decode())
+        parts = urlsplit(whole)
+        origin = Origin(parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme])
+    except (KeyError, ValueError):
+        return None
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not origin.host or parts.username is not None or not target.isprintable() or " " in target:
+        return None
+    if request.origin.scheme == "https" and origin.scheme != "https":
+        return None
+    headers = request.headers
+    if origin != request.origin:
+        headers = tuple((name, value) for name, value in headers if name in _FOLLOWS)
+    return msgspec.structs.replace(request, origin=origin, target=target, headers=headers)
 
 
 class ServerWords(NamedTuple):

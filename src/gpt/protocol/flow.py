@@ -2,7 +2,7 @@
 
 A flow is a generator. It yields an `Attempt`: "wait `after` seconds, then send this". It is sent the `HttpResponse`; when no
 answer came, the `TransportError` is thrown in at the yield. It returns the call's result or raises a GptError. Flows never
-wait and know no clock: `remote/drive.py` does the waiting, once blocking and once on asyncio.
+wait: `remote/drive.py` does the waiting, once blocking and once on asyncio.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import msgspec
 
 from gpt.errors import GptError, ResponseError, TransportError
 from gpt.protocol import codec
-from gpt.protocol.retry import Retry
+from gpt.protocol.retry import Budget, Retry
 from gpt.protocol.wire import AttemptInfo, HttpRequest, HttpResponse, ResponseInfo, Seconds
 from gpt.types import ChatCompletion, ModelList
 
 T = TypeVar("T")
+
+MAX_REDIRECTS = 5
+"""As many as fetch in browsers allows would be 20; an API has no use for more than one or two."""
 
 
 class Attempt(NamedTuple):
@@ -33,47 +36,89 @@ Flow = Generator[Attempt, HttpResponse, T]
 Read = Callable[[HttpResponse, HttpRequest, ResponseInfo], T]
 
 
-def call(
-    request: HttpRequest, read: Read[T], retry: Retry, draw: Callable[[], float], deadline: Seconds | None = None
-) -> Flow[T]:
-    """The flow of one call: attempts until one is answered with 200, `retry` gives up, or `deadline` seconds are over.
+class Chances(NamedTuple):
+    """What a call may do when it fails: the policy, the client's budget, and where clock and randomness come from.
 
-    `read` makes the result of a 200; `draw` gives random numbers in [0, 1). Attempts and waits share the deadline; a wait that
-    would pass it is not begun. Raises ResponseError or TransportError; its `attempts` tell what was tried.
+    `clock` gives seconds from any start; `draw` gives random numbers in [0, 1).
     """
+
+    retry: Retry
+    budget: Budget
+    clock: Callable[[], Seconds]
+    draw: Callable[[], float]
+
+
+def call(request: HttpRequest, read: Read[T], chances: Chances, deadline: Seconds | None = None) -> Flow[T]:
+    """The flow of one call: attempts until one is answered with 200, the policy gives up, or `deadline` seconds are over.
+
+    `read` makes the result of a 200. Attempts and waits share the deadline; a wait that would pass it is not begun. An answer
+    that says where to ask instead is followed. Raises ResponseError or TransportError; its `attempts` tell what was tried.
+    """
+    retry, budget, clock, draw = chances
+    began = clock()
     tried: list[AttemptInfo] = []
-    after = spent = 0.0
+    after: Seconds = 0.0
+    paid = failures = redirects = 0
+    asked = request
     while True:
-        problem: GptError
         if deadline is not None:
-            request = msgspec.structs.replace(request, deadline=deadline - spent - after)
+            asked = msgspec.structs.replace(asked, deadline=deadline - (clock() - began) - after)
+        problem: GptError
         try:
-            response = yield Attempt(request, after)
+            response = yield Attempt(asked, after)
         except TransportError as error:
             problem, status, elapsed = error, None, error.elapsed
         else:
             status, elapsed = response.status, response.elapsed
             if status == 200:
-                attempts = (*tried, AttemptInfo(200, "ok", elapsed, after))
                 info = ResponseInfo(
-                    200, response.headers, spent + after + elapsed, response.first_byte, None, attempts, raw=response
+                    200,
+                    response.headers,
+                    clock() - began,
+                    response.first_byte,
+                    None,
+                    (*tried, AttemptInfo(200, "ok", elapsed, after)),
+                    raw=response,
                 )
                 try:
-                    return read(response, request, info)
+                    made = read(response, asked, info)
                 except ResponseError as error:
                     problem = error
+                else:
+                    budget.succeed(paid)
+                    return made
             else:
-                from gpt.protocol.failures import failure  # a table that most processes never look at
+                from gpt.protocol.failures import failure, redirected  # tables that most processes never look at
 
-                problem = failure(response, request)
-        spent += after + elapsed
+                further = redirected(response, asked) if status in (301, 302, 303, 307, 308) else None
+                if further is not None and redirects < MAX_REDIRECTS:
+                    tried.append(AttemptInfo(status, f"redirected to {further.url}", elapsed, after))
+                    asked, after, redirects = further, 0.0, redirects + 1
+                    continue
+                problem = failure(response, asked)
+                if asked.origin != request.origin:
+                    problem.message += "; a redirect led there, and keys do not follow one to another server: name that server"
         tried.append(AttemptInfo(status, f"{type(problem).__name__}: {problem.message}", elapsed, after))
         problem.attempts = tuple(tried)
-        wait = retry.delay(len(tried) - 1, problem, draw())
-        limit = min(deadline or math.inf, retry.total or math.inf)
-        if wait is None or spent + wait >= limit:
+        wait = retry.delay(failures, problem, draw())
+        if wait is None or clock() - began + wait >= min(deadline or math.inf, retry.total or math.inf):
             raise problem
+        if retry.budgeted:
+            cost = budget.spend(problem)
+            if not cost:
+                problem.add_note("Not tried again: too many calls of this client have failed, and its retry budget is used up.")
+                raise problem
+            paid = cost
+        failures += 1
+        asked = msgspec.structs.replace(
+            request, own_headers=(*request.own_headers, ("x-retry-count", str(failures))), deadline=request.deadline
+        )
         after = wait
+
+
+def opened(_: HttpResponse, __: HttpRequest, info: ResponseInfo) -> ResponseInfo:
+    """The facts of an answer whose body is still to come."""
+    return info
 
 
 def completion(response: HttpResponse, request: HttpRequest, info: ResponseInfo) -> ChatCompletion:

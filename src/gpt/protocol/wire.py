@@ -6,9 +6,12 @@ Nothing here waits, and nothing here knows a socket. Header names are lower case
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from gpt.protocol.limits import RateLimits
 
 Seconds = float
 
@@ -64,13 +67,29 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     timeout: Timeout = Timeout()
     deadline: Seconds | None = None
     """For the whole exchange, its body included, however it is spread; None means no limit."""
+    own_headers: tuple[tuple[str, str], ...] = ()
+    """Headers of this request alone, after `headers`, which a client sends again and again."""
 
     @property
     def url(self) -> str:
-        return f"{self.origin}{self.target}"
+        """The URL as it may be shown: values of the query that may be secrets are left out."""
+        path, mark, query = self.target.partition("?")
+        return f"{self.origin}{path}{mark}{_shown(query) if query else ''}"
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method!r}, {self.url!r}, {len(self.body)} bytes)"
+
+
+_SECRET = ("auth", "key", "password", "secret", "sig", "token")
+
+
+def _shown(query: str) -> str:
+    """A query without the values of those parameters whose names speak of a secret."""
+    shown = []
+    for part in query.split("&"):
+        name, mark, _ = part.partition("=")
+        shown.append(f"{name}=..." if mark and any(word in name.lower() for word in _SECRET) else part)
+    return "&".join(shown)
 
 
 class Headers(Mapping[str, str]):
@@ -224,6 +243,13 @@ class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
     def request_id(self) -> str | None:
         """The server's name for this exchange: `x-request-id`, or Azure's `apim-request-id`."""
         return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
+
+    @property
+    def rate_limits(self) -> RateLimits | None:
+        """What the server said of its limits on requests and tokens; None when it did not."""
+        from gpt.protocol.limits import rate_limits
+
+        return rate_limits(self.headers)
 
     @property
     def tokens_per_second(self) -> float | None:

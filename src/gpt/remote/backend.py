@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -17,25 +18,26 @@ from gpt.backend import DEFAULT_OPTIONS, CallOptions
 from gpt.errors import InvalidRequestError
 from gpt.protocol import flow
 from gpt.protocol.codec import encode_request
-from gpt.protocol.retry import Retry
+from gpt.protocol.retry import Budget, Retry
 from gpt.protocol.wire import (
     AsyncHttpStream,
     AsyncTransport,
     Headers,
     HttpRequest,
-    HttpResponse,
     HttpStream,
     Origin,
+    ResponseInfo,
     Timeout,
     Transport,
 )
-from gpt.remote.drive import arun, run
+from gpt.remote.drive import AsyncOpening, Opening, arun, run
 from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 from gpt.version import __version__
 
 if TYPE_CHECKING:
     from gpt.remote.http.connect import Network
 
+T = TypeVar("T")
 Way = TypeVar("Way")
 
 HOSTED = "https://api.openai.com/v1"
@@ -71,6 +73,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Whether `headers` has the key."""
     completions: str = ""
     """The target of the most frequent request, made once."""
+    names_calls: bool = True
+    """Whether each POST gets an Idempotency-Key of its own; not where the caller's headers bring one."""
 
     def __repr__(self) -> str:
         return f"Endpoint({str(self.origin) + self.path!r})"
@@ -86,15 +90,20 @@ class Endpoint(msgspec.Struct, frozen=True):
                 'model in the box with server_url="local:" or by a server of your own with server_url="http://..."',
                 param="api_key",
             )
+        named = self.names_calls and method == "POST"
         if options.headers:
             given = {name.lower(): value for name, value in options.headers.items()}
             headers = (*((name, value) for name, value in headers if name not in given), *given.items())
+            named = named and "idempotency-key" not in given
         target = self.completions if path == COMPLETIONS else self._target(path, self.query)
         if options.query:
             from urllib.parse import urlencode
 
             target = self._target(path, "&".join(part for part in (self.query, urlencode(dict(options.query))) if part))
-        return HttpRequest(method, self.origin, target, headers, body, options.timeout or self.timeout, options.deadline)
+        # The same on every attempt, so that a server that knows it answers, and charges, once.
+        own = (("idempotency-key", os.urandom(16).hex()),) if named else ()
+        timeout = options.timeout or self.timeout
+        return HttpRequest(method, self.origin, target, headers, body, timeout, options.deadline, own)
 
     def _target(self, path: str, query: str) -> str:
         return f"{self.path}{path}?{query}" if query else self.path + path
@@ -193,6 +202,7 @@ def endpoint(
         retry or Retry(),
         "authorization" in sent,
         f"{path}{COMPLETIONS}?{own_query}" if own_query else path + COMPLETIONS,
+        "idempotency-key" not in sent,
     )
 
 
@@ -210,33 +220,55 @@ def bearer(key: object) -> str:
     return key if key[:7].lower() == "bearer " else f"Bearer {key}"
 
 
+class _Shared(Generic[Way]):
+    """What a backend and its copies share: the way out, and the budget for retries."""
+
+    def __init__(self, transport: Way | None, network: Network | None) -> None:
+        self.transport = transport
+        self.network = network
+        self.closed = False
+        self.budget = Budget(lock=threading.Lock())
+
+
 class _Remote(Generic[Way]):
     """What both backends are made of: where the server is, and the way out to it."""
 
     def __init__(self, endpoint: Endpoint, transport: Way | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
-        self._transport = transport
-        self._network = network
-        self._closed = False
+        self._shared: _Shared[Way] = _Shared(transport, network)
+        self._borrows = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoint!r})"
 
+    def over(self, endpoint: Endpoint) -> Self:
+        """A copy for another endpoint at the same server, over the same connections, which closing the copy leaves open."""
+        copy = type(self)(endpoint)
+        copy._shared = self._shared
+        copy._borrows = True
+        return copy
+
     @property
     def transport(self) -> Way:
         """The way out, made at the first use: a client that is only made opens and loads nothing."""
-        return self._transport or self._begin()
+        return self._shared.transport or self._begin()
 
     def _begin(self) -> Way:
+        shared = self._shared
         with _beginning:
-            if self._closed:
+            if shared.closed:
                 raise InvalidRequestError("the client is closed; make a new one")
-            if self._transport is None:
-                self._transport = self._make()
-            return self._transport
+            if shared.transport is None:
+                shared.transport = self._make()
+            return shared.transport
 
     def _make(self) -> Way:
         raise NotImplementedError
+
+    def _flow(self, asked: HttpRequest, read: flow.Read[T], options: CallOptions) -> flow.Flow[T]:
+        """The flow of a call."""
+        chances = flow.Chances(options.retry or self.endpoint.retry, self._shared.budget, perf_counter, _draw)
+        return flow.call(asked, read, chances, options.deadline)
 
     @property
     def streams_usage(self) -> bool:
@@ -255,48 +287,50 @@ class RemoteBackend(_Remote[Transport]):
     def _make(self) -> Transport:
         from gpt.remote.http.blocking import HttpTransport
 
-        return HttpTransport(self._network)
+        return HttpTransport(self._shared.network)
 
     def _key(self) -> str:
-        key = self.endpoint.api_key
+        key: Any = self.endpoint.api_key
         if not isinstance(key, str):
-            key = key()  # type: ignore[assignment]
+            key = key()
+            if hasattr(key, "__await__"):
+                if hasattr(key, "close"):
+                    key.close()  # else Python warns that nobody awaited it
+                raise InvalidRequestError("api_key: an async function belongs to AsyncGpt", param="api_key")
         return bearer(key)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         body = encode_request(checked_model(request, self.endpoint))
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, self._key())
-        return run(
-            flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw, options.deadline), self.transport
-        )
+        return run(self._flow(asked, flow.completion, options), self.transport, options.cancel)
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
         asked = self.endpoint.request("GET", "/models", b"", options, self._key())
-        return run(flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw, options.deadline), self.transport)
+        return run(self._flow(asked, flow.models, options), self.transport, options.cancel)
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
         asked = self.endpoint.request("POST", COMPLETIONS, encode_request(request), options, self._key())
-        stream = self.transport.open(asked)
-        if stream.status != 200:
-            body = b"".join(iter(stream.read, b""))
-            from gpt.protocol.failures import failure
-
-            raise failure(HttpResponse(stream.status, stream.headers, body), asked)
-        return Stream(stream, asked)
+        opening = Opening(self.transport)
+        info = run(self._flow(asked, flow.opened, options), opening, options.cancel)
+        assert opening.stream is not None
+        return Stream(opening.stream, asked, info)
 
     def close(self) -> None:
-        self._closed = True
-        if self._transport is not None:
-            self._transport.close()
+        if self._borrows:
+            return
+        self._shared.closed = True
+        if self._shared.transport is not None:
+            self._shared.transport.close()
 
 
 class Stream:
     """Chunks as a server sends them."""
 
-    def __init__(self, stream: HttpStream, request: HttpRequest) -> None:
+    def __init__(self, stream: HttpStream, request: HttpRequest, info: ResponseInfo) -> None:
         from gpt.protocol.stream import ChunkDecoder
 
+        self.attempts = info.attempts
         self._stream = stream
         self._decoder = ChunkDecoder(stream.headers, request)
         self._waiting: list[ChatCompletionChunk] = []  # in reverse, so that taking one is cheap
@@ -334,53 +368,48 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
     def _make(self) -> AsyncTransport:
         from gpt.remote.http.aio import AsyncHttpTransport
 
-        return AsyncHttpTransport(self._network)
+        return AsyncHttpTransport(self._shared.network)
 
-    async def _key(self) -> str:
-        key = self.endpoint.api_key
-        if not isinstance(key, str):
-            given: Any = key()
-            key = await given if hasattr(given, "__await__") else given
-        return bearer(key)
+    async def _called_key(self) -> str:
+        given: Any = self.endpoint.api_key()  # type: ignore[operator]
+        return bearer(await given if hasattr(given, "__await__") else given)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         body = encode_request(checked_model(request, self.endpoint))
-        asked = self.endpoint.request("POST", COMPLETIONS, body, options, await self._key())
-        return await arun(
-            flow.call(asked, flow.completion, options.retry or self.endpoint.retry, _draw, options.deadline), self.transport
-        )
+        key = await self._called_key() if self.endpoint.api_key else ""
+        asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
+        return await arun(self._flow(asked, flow.completion, options), self.transport)
 
     async def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
-        asked = self.endpoint.request("GET", "/models", b"", options, await self._key())
-        return await arun(
-            flow.call(asked, flow.models, options.retry or self.endpoint.retry, _draw, options.deadline), self.transport
-        )
+        key = await self._called_key() if self.endpoint.api_key else ""
+        asked = self.endpoint.request("GET", "/models", b"", options, key)
+        return await arun(self._flow(asked, flow.models, options), self.transport)
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncStream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
-        asked = self.endpoint.request("POST", COMPLETIONS, encode_request(request), options, await self._key())
-        stream = await self.transport.open(asked)
-        if stream.status != 200:
-            pieces = []
-            while piece := await stream.read():
-                pieces.append(piece)
-            from gpt.protocol.failures import failure
-
-            raise failure(HttpResponse(stream.status, stream.headers, b"".join(pieces)), asked)
-        return AsyncStream(stream, asked)
+        body = encode_request(request)
+        key = await self._called_key() if self.endpoint.api_key else ""
+        asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
+        opening = AsyncOpening(self.transport)
+        info = await arun(self._flow(asked, flow.opened, options), opening)
+        assert opening.stream is not None
+        return AsyncStream(opening.stream, asked, info)
 
     async def close(self) -> None:
-        self._closed = True
-        if self._transport is not None:
-            await self._transport.close()
+        if self._borrows:
+            return
+        self._shared.closed = True
+        if self._shared.transport is not None:
+            await self._shared.transport.close()
 
 
 class AsyncStream:
     """Chunks as a server sends them, on asyncio."""
 
-    def __init__(self, stream: AsyncHttpStream, request: HttpRequest) -> None:
+    def __init__(self, stream: AsyncHttpStream, request: HttpRequest, info: ResponseInfo) -> None:
         from gpt.protocol.stream import ChunkDecoder
 
+        self.attempts = info.attempts
         self._stream = stream
         self._decoder = ChunkDecoder(stream.headers, request)
         self._waiting: list[ChatCompletionChunk] = []  # in reverse, so that taking one is cheap
