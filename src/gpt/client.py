@@ -45,8 +45,8 @@ __all__ = ["AsyncGpt", "Gpt"]
 Prompt: TypeAlias = str | Iterable[Message] | ChatRequest | Mapping[str, Any]
 """What a call answers: a user's text, a list of messages, or a whole request (an object or a dict)."""
 
-_LISTS = ("functions", "modalities", "stop", "tools")
-_UNSETTLED = frozenset({*_LISTS, "stream"})
+_LISTS = frozenset({"functions", "modalities", "stop", "tools"})
+_UNSETTLED = _LISTS | {"stream"}
 _OPTIONS = frozenset({"timeout", "deadline", "retry", "headers", "query"})
 _KNOWN = frozenset(ChatRequest.__struct_fields__) - {"extra"}
 
@@ -145,11 +145,11 @@ class _Core:
 
 def _settle(fields: dict[str, Any]) -> None:
     """Read generators to their end, and refuse `stream`."""
-    for name in _LISTS:
-        value = fields.get(name)
-        if value is not None and not isinstance(value, (str, list, tuple, Unset, Mapping)):
+    for name in _LISTS & fields.keys():
+        value = fields[name]
+        if value is not None and not isinstance(value, (list, str, tuple, Unset, Mapping)):
             fields[name] = list(value)
-    if fields.pop("stream", None):
+    if "stream" in fields and fields.pop("stream"):
         raise _not_streamed()
 
 

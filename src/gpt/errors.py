@@ -218,9 +218,9 @@ class MalformedResponseError(ResponseError):
 class TransportError(GptError):
     """No answer came, or not all of it.
 
-    `phase` is where it went wrong: "pool" (no connection was free), "resolve", "connect", "proxy", "tls", "write", "first_byte",
-    "read", or "deadline". `sent` tells whether the request may have reached the server, and so may have been charged;
-    `permanent` whether another try would end the same way.
+    `phase` is where it went wrong: "pool" (no connection was free), "resolve", "connect", "proxy", "tls", "write",
+    "first_byte", "read", or "deadline". `sent` tells whether the request may have reached the server, and so may have been
+    charged; `permanent` whether another try would end the same way.
     """
 
     fault: ClassVar[Fault] = "network"

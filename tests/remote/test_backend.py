@@ -61,7 +61,15 @@ def test_sent(both: Both) -> None:
         assert head.startswith("POST /v1/chat/completions HTTP/1.1\r\n")
         assert {"model": "m", "messages": [{"role": "user", "content": "a"}]} == json.loads(body)
         sent = headers(server)
-    assert {"host", "accept", "content-type", "user-agent", "authorization", "content-length"} == set(sent)
+    assert {
+        "host",
+        "accept",
+        "content-type",
+        "user-agent",
+        "authorization",
+        "idempotency-key",
+        "content-length",
+    } == set(sent)
     assert f"gpt-in-the-box/{gpt.__version__}" == sent["user-agent"]
     assert "Bearer k" == sent["authorization"]
 

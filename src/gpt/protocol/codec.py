@@ -53,7 +53,7 @@ def encode_request(request: ChatRequest) -> bytes:
     path of the first wrong field.
     """
     messages = request.messages
-    if type(messages) is not list or any(type(message) is ResponseMessage for message in messages):
+    if type(messages) is not list or ResponseMessage in map(type, messages):
         request = msgspec.structs.replace(request, messages=history(messages))
     if not request.messages:
         raise InvalidRequestError("messages: the list is empty; a request needs at least one message", param="messages")
@@ -61,8 +61,14 @@ def encode_request(request: ChatRequest) -> bytes:
         body = _encoder.encode(request if request.extra is UNSET else _with_extra(request))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _unencodable(request, error) from error
-    if b"null" in body:  # what msgspec makes of a float that is no number
-        _check_numbers(request)
+    if (
+        isinstance(request.temperature, float)
+        or isinstance(request.top_p, float)
+        or request.logit_bias is not UNSET
+        or isinstance(request.presence_penalty, float)
+        or isinstance(request.frequency_penalty, float)
+    ):
+        _check_numbers(request)  # one that is no number would be sent as null
     check_request(body)
     return body
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -25,7 +25,7 @@ MAX_REDIRECTS = 5
 """As many as fetch in browsers allows would be 20; an API has no use for more than one or two."""
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """Wait `after` seconds, then send `request`."""
 
     request: HttpRequest
@@ -36,7 +36,7 @@ Flow = Generator[Attempt, HttpResponse, T]
 Read = Callable[[HttpResponse, HttpRequest, ResponseInfo], T]
 
 
-class Chances(NamedTuple):
+class Chances(msgspec.Struct, frozen=True):
     """What a call may do when it fails: the policy, the client's budget, and where clock and randomness come from.
 
     `clock` gives seconds from any start; `draw` gives random numbers in [0, 1).
@@ -54,7 +54,7 @@ def call(request: HttpRequest, read: Read[T], chances: Chances, deadline: Second
     `read` makes the result of a 200. Attempts and waits share the deadline; a wait that would pass it is not begun. An answer
     that says where to ask instead is followed. Raises ResponseError or TransportError; its `attempts` tell what was tried.
     """
-    retry, budget, clock, draw = chances
+    clock = chances.clock
     began = clock()
     tried: list[AttemptInfo] = []
     after: Seconds = 0.0
@@ -85,26 +85,25 @@ def call(request: HttpRequest, read: Read[T], chances: Chances, deadline: Second
                 except ResponseError as error:
                     problem = error
                 else:
-                    budget.succeed(paid)
+                    budget = chances.budget
+                    if budget.tokens < budget.capacity:
+                        budget.succeed(paid)
                     return made
             else:
-                from gpt.protocol.failures import failure, redirected  # tables that most processes never look at
-
-                further = redirected(response, asked) if status in (301, 302, 303, 307, 308) else None
+                further = _redirected(response, asked)
                 if further is not None and redirects < MAX_REDIRECTS:
                     tried.append(AttemptInfo(status, f"redirected to {further.url}", elapsed, after))
                     asked, after, redirects = further, 0.0, redirects + 1
                     continue
-                problem = failure(response, asked)
-                if asked.origin != request.origin:
-                    problem.message += "; a redirect led there, and keys do not follow one to another server: name that server"
+                problem = _failure(response, asked, request)
         tried.append(AttemptInfo(status, f"{type(problem).__name__}: {problem.message}", elapsed, after))
         problem.attempts = tuple(tried)
-        wait = retry.delay(failures, problem, draw())
+        retry = chances.retry
+        wait = retry.delay(failures, problem, chances.draw())
         if wait is None or clock() - began + wait >= min(deadline or math.inf, retry.total or math.inf):
             raise problem
         if retry.budgeted:
-            cost = budget.spend(problem)
+            cost = chances.budget.spend(problem)
             if not cost:
                 problem.add_note("Not tried again: too many calls of this client have failed, and its retry budget is used up.")
                 raise problem
@@ -138,6 +137,24 @@ def models(response: HttpResponse, request: HttpRequest, info: ResponseInfo) -> 
         return codec.decode_models(response.body, info)
     except msgspec.DecodeError as error:
         raise _malformed(response, request, _reason(error)) from error
+
+
+def _redirected(response: HttpResponse, request: HttpRequest) -> HttpRequest | None:
+    if response.status not in (301, 302, 303, 307, 308):
+        return None
+    from gpt.protocol.failures import redirected
+
+    return redirected(response, request)
+
+
+def _failure(response: HttpResponse, asked: HttpRequest, request: HttpRequest) -> ResponseError:
+    """The error that an answer is to `asked`, where `request` may have led by redirects."""
+    from gpt.protocol.failures import failure  # a table that most processes never look at
+
+    problem = failure(response, asked)
+    if asked.origin != request.origin:
+        problem.message += "; a redirect led there, and keys do not follow one to another server: name that server"
+    return problem
 
 
 def _malformed(response: HttpResponse, request: HttpRequest, reason: str) -> ResponseError:

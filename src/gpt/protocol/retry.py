@@ -106,6 +106,5 @@ class Budget:
 
     def succeed(self, paid: int) -> None:
         """Take in that a call succeeded; `paid` is what its last retry cost, 0 where there was none."""
-        if self.tokens < self.capacity:
-            with self._lock:
-                self.tokens = min(self.capacity, self.tokens + (paid or 1))
+        with self._lock:
+            self.tokens = min(self.capacity, self.tokens + (paid or 1))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
@@ -50,6 +51,23 @@ Key: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
 
 _beginning = threading.Lock()
 """Held while a client makes its transport, so that threads that begin together share one."""
+
+
+def _named() -> Iterator[str]:
+    """Names for calls: a random one for the process, and a number. Safe to be taken from by several threads."""
+    return map(f"{os.urandom(16).hex()}-{{}}".format, count())
+
+
+_names = _named()
+
+
+def _rename() -> None:
+    global _names  # noqa: PLW0603 - one for the process
+    _names = _named()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_rename)
 
 
 def _draw() -> float:
@@ -101,7 +119,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
             target = self._target(path, "&".join(part for part in (self.query, urlencode(dict(options.query))) if part))
         # The same on every attempt, so that a server that knows it answers, and charges, once.
-        own = (("idempotency-key", os.urandom(16).hex()),) if named else ()
+        own = (("idempotency-key", next(_names)),) if named else ()
         timeout = options.timeout or self.timeout
         return HttpRequest(method, self.origin, target, headers, body, timeout, options.deadline, own)
 
@@ -235,8 +253,12 @@ class _Remote(Generic[Way]):
 
     def __init__(self, endpoint: Endpoint, transport: Way | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
-        self._shared: _Shared[Way] = _Shared(transport, network)
+        self._share(_Shared(transport, network))
         self._borrows = False
+
+    def _share(self, shared: _Shared[Way]) -> None:
+        self._shared = shared
+        self._chances = flow.Chances(self.endpoint.retry, shared.budget, perf_counter, _draw)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoint!r})"
@@ -244,7 +266,7 @@ class _Remote(Generic[Way]):
     def over(self, endpoint: Endpoint) -> Self:
         """A copy for another endpoint at the same server, over the same connections, which closing the copy leaves open."""
         copy = type(self)(endpoint)
-        copy._shared = self._shared
+        copy._share(self._shared)
         copy._borrows = True
         return copy
 
@@ -267,7 +289,9 @@ class _Remote(Generic[Way]):
 
     def _flow(self, asked: HttpRequest, read: flow.Read[T], options: CallOptions) -> flow.Flow[T]:
         """The flow of a call."""
-        chances = flow.Chances(options.retry or self.endpoint.retry, self._shared.budget, perf_counter, _draw)
+        chances = self._chances
+        if options.retry is not None:
+            chances = flow.Chances(options.retry, chances.budget, chances.clock, chances.draw)
         return flow.call(asked, read, chances, options.deadline)
 
     @property

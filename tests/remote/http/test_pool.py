@@ -39,3 +39,21 @@ def test_clear() -> None:
     pool.put(B, "2", 0.0)
     assert ["1", "2"] == pool.clear()
     assert [] == pool.clear()
+
+
+def test_places() -> None:
+    """A pool has room for so many connections; the oldest idle one makes place for another origin's."""
+    pool: Pool[str] = Pool(9, 60.0, 2)
+    other = B
+    for place in "ab":
+        assert pool.has_room
+        pool.places.add(place)
+    assert not pool.has_room
+    assert pool.take_oldest() is None
+    pool.put(other, "b", 2.0)
+    pool.put(A, "a", 1.0)
+    assert "a" == pool.take_oldest()
+    pool.places.discard("a")
+    pool.places.discard("a")
+    assert pool.has_room
+    assert "b" == pool.take_oldest()

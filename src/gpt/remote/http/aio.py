@@ -13,30 +13,41 @@ import asyncio
 import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from gpt.errors import InvalidRequestError, TransportError
+from gpt.errors import InvalidRequestError, RequestTimeoutError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds, Timeout
-from gpt.remote.http.connect import Network, aconnect, broken_error, shorter, timeout_error
+from gpt.remote.http.connect import Network, aconnect, broken_error, place_of, shorter, timeout_error
 from gpt.remote.http.parse import HeadWriter, ResponseReader
 from gpt.remote.http.pool import Pool, StaleError
+from gpt.remote.http.proxy import Proxy, proxy_for
 
 if TYPE_CHECKING:
     from gpt.protocol.wire import AsyncHttpStream
+
+_READ = 65536
+"""Bytes read at a time."""
 
 _AHEAD = 1024 * 1024
 """Bytes of a streamed body that may wait to be read before the server is held back."""
 
 
-class AsyncConnection(asyncio.Protocol):
-    """A connection with the reader of its answers. At most one task waits for it at a time."""
+class AsyncConnection(asyncio.BufferedProtocol):
+    """A connection with the reader of its answers. At most one task waits for it at a time.
 
-    def __init__(self, origin: Origin) -> None:
+    A buffered protocol, because asyncio reads for the other kind into 256 KiB made anew each time, which costs more CPU than
+    everything else here together.
+    """
+
+    def __init__(self, origin: Origin, pool: _LoopPool, proxy: Proxy | None = None) -> None:
         self.origin = origin
-        self.where = f"{origin.host}:{origin.port}"
+        self.proxy = proxy
+        self.pool = pool
+        self.where = place_of(origin, proxy)
         self.reader = ResponseReader(self.where)
-        self.loop = asyncio.get_running_loop()
+        self.loop = pool.loop
         self.transport: asyncio.Transport
         self.closed = False
         self.begun = 0.0
@@ -60,10 +71,14 @@ class AsyncConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+        return self.pool.buffer  # one for all connections of a loop: it is read before another is
+
+    def buffer_updated(self, nbytes: int) -> None:
         if not self._busy:
             self.abort()  # nobody asked
             return
+        data = bytes(self.pool.buffer[:nbytes])
         if self.first_byte is None:
             self.first_byte = time.perf_counter()
         reader = self.reader
@@ -77,7 +92,7 @@ class AsyncConnection(asyncio.Protocol):
         else:
             self._clock("read", self._timeout.idle)
             if self._streamed:
-                self._ahead += len(data)
+                self._ahead += nbytes
                 if self._ahead > _AHEAD and not self._held_back:
                     self._held_back = True
                     self.transport.pause_reading()
@@ -96,6 +111,7 @@ class AsyncConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.pool.free(self)
 
     def pause_writing(self) -> None:
         self._clock("write", self._timeout.write)
@@ -175,14 +191,16 @@ class AsyncConnection(asyncio.Protocol):
         self._clock("first_byte", timeout.first_byte)
         self.transport.write(data)
 
-    async def wait(self) -> None:
-        """Until there is news: the whole answer, or for a stream its head or a piece. Raises what went wrong."""
-        if self._problem is None:
-            self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+    def news(self) -> asyncio.Future[None]:
+        """Done when there is news: the whole answer, or for a stream its head or a piece; `check` says whether it is good."""
+        waiter = self._waiter = self.loop.create_future()
+        if self._problem is not None:
+            waiter.set_result(None)
+        return waiter
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything did."""
+        self._waiter = None
         if self._problem is not None:
             raise self._problem
 
@@ -197,7 +215,8 @@ class AsyncConnection(asyncio.Protocol):
             self._ahead = 0
             if piece or reader.done:
                 return piece
-            await self.wait()
+            await self.news()
+            self.check()
 
     def finish(self) -> bool:
         """End an exchange whose answer has been read. Gives whether the connection can carry another."""
@@ -242,7 +261,10 @@ class _LoopPool:
     """The connections of one event loop. They are closed when the loop shuts down."""
 
     def __init__(self, network: Network) -> None:
-        self.idle: Pool[AsyncConnection] = Pool(network.max_idle, network.idle_seconds)
+        self.loop = asyncio.get_running_loop()
+        self.idle: Pool[AsyncConnection] = Pool(network.max_idle, network.idle_seconds, network.max_connections)
+        self.buffer = memoryview(bytearray(_READ))
+        self.waiting: deque[asyncio.Future[None]] = deque()
         self._keeper = self._keep()
 
     async def begin(self) -> None:
@@ -257,6 +279,53 @@ class _LoopPool:
             for connection in idle.clear():
                 connection.abort()
 
+    def take(self, origin: Origin) -> AsyncConnection | None:
+        """An idle connection that still stands."""
+        while (connection := self.idle.take(origin)) is not None and connection.closed:
+            self.free(connection)
+        return connection
+
+    async def turn(self, origin: Origin) -> AsyncConnection | None:
+        """Wait until a connection is free, which is given, or there is room for a new one: None."""
+        first = True
+        while True:
+            if not (first and self.waiting):
+                connection = self.take(origin)
+                if connection is not None or self.idle.has_room:
+                    return connection
+                oldest = self.idle.take_oldest()
+                if oldest is not None:
+                    oldest.abort()
+                    self.idle.places.discard(oldest)
+                    continue
+            waiter = self.loop.create_future()
+            # One that was woken and came too late keeps its turn.
+            (self.waiting.append if first else self.waiting.appendleft)(waiter)
+            first = False
+            try:
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():
+                    self.wake()  # it was meant for one that does not wait any more
+                else:
+                    self.waiting.remove(waiter)
+                raise
+
+    def free(self, connection: AsyncConnection) -> None:
+        """Give back the place of a connection that is gone."""
+        if connection in self.idle.places:
+            self.idle.places.discard(connection)
+            self.wake()
+
+    def wake(self) -> None:
+        """Tell the one that has waited longest that something is free."""
+        if self.waiting:
+            waiter = self.waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+            else:
+                self.wake()
+
 
 class AsyncHttpTransport:
     """The way out for clients on asyncio."""
@@ -265,6 +334,7 @@ class AsyncHttpTransport:
         self.network = network or Network()
         self._closed = False
         self._heads = HeadWriter()
+        self._recent: _LoopPool | None = None
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool] = weakref.WeakKeyDictionary()
 
     async def send(self, request: HttpRequest) -> HttpResponse:
@@ -295,36 +365,65 @@ class AsyncHttpTransport:
         """A connection over which the request has gone out and the answer, or for a stream its head, has come."""
         if self._closed:
             raise InvalidRequestError("the client is closed; make a new one")
-        data = self._heads.write(request)
-        pool = self._pools.get(asyncio.get_running_loop()) or await self._pool()
-        connection = pool.idle.take(request.origin)
-        while connection is not None and connection.closed:
-            connection = pool.idle.take(request.origin)
+        pool = self._recent
+        if pool is None or pool.loop is not asyncio.get_running_loop():
+            pool = self._recent = await self._pool()
+        connection = None if pool.waiting else pool.take(request.origin)
         reused = connection is not None
         while True:
             if connection is None:
-                connection = AsyncConnection(request.origin)
-                await aconnect(connection, request.origin, self.network, shorter(request.timeout.connect, request.deadline))
+                connection, reused = await self._connect(pool, request, started)
             try:
+                data = self._heads.write(request, connection.proxy)
                 connection.send(data, request, time.perf_counter() - started, reused=reused, streamed=streamed)
-                await connection.wait()
+                await connection.news()
+                connection.check()
             except StaleError:
                 connection.abort()
-                connection, reused = None, False
+                connection = None
             except BaseException:
                 connection.abort()
                 raise
             else:
                 return connection, pool
 
+    async def _connect(self, pool: _LoopPool, request: HttpRequest, started: float) -> tuple[AsyncConnection, bool]:
+        """A new connection, as soon as there is room for one; or, with True, one that became free in the meantime."""
+        origin, clocks = request.origin, request.timeout
+        if pool.waiting or not pool.idle.has_room:
+            limit = shorter(clocks.first_byte, _left(request, started))
+            try:
+                async with asyncio.timeout(limit):
+                    free = await pool.turn(origin)
+            except TimeoutError as error:
+                over = _left(request, started) == 0
+                phase, seconds = ("deadline", request.deadline) if over else ("pool", clocks.first_byte)
+                raise timeout_error(phase, place_of(origin, None), seconds) from error
+            if free is not None:
+                return free, True
+        proxy = proxy_for(origin, self.network.proxy)
+        connection = AsyncConnection(origin, pool, proxy)
+        pool.idle.places.add(connection)
+        try:
+            await aconnect(connection, origin, self.network, shorter(clocks.connect, _left(request, started)), proxy)
+        except BaseException as error:
+            pool.free(connection)
+            if isinstance(error, RequestTimeoutError) and _left(request, started) == 0:
+                raise timeout_error("deadline", connection.where, request.deadline) from error
+            raise
+        return connection, False
+
     async def _pool(self) -> _LoopPool:
-        """A pool for the running loop; those of loops that are gone are dropped."""
+        """The pool of the running loop; those of loops that are gone are dropped."""
         for loop in list(self._pools):
             if loop.is_closed():
                 for connection in self._pools.pop(loop).idle.clear():
                     connection.abort()
-        pool = self._pools[asyncio.get_running_loop()] = _LoopPool(self.network)
-        await pool.begin()
+        here = asyncio.get_running_loop()
+        pool = self._pools.get(here)
+        if pool is None:
+            pool = self._pools[here] = _LoopPool(self.network)
+            await pool.begin()
         return pool
 
     def _release(self, connection: AsyncConnection, pool: _LoopPool) -> None:
@@ -334,6 +433,8 @@ class AsyncHttpTransport:
             return
         for other in pool.idle.put(connection.origin, connection, time.monotonic()):
             other.abort()
+        if pool.waiting:
+            pool.wake()
 
     async def close(self) -> None:
         """Close what is idle; what is in use closes when its answer has been read."""
@@ -349,6 +450,11 @@ class AsyncHttpTransport:
     def __del__(self) -> None:
         if hasattr(self, "_pools"):
             self._close()
+
+
+def _left(request: HttpRequest, started: float) -> Seconds | None:
+    """Seconds until the call must be over; None where it need not."""
+    return None if request.deadline is None else max(0.0, request.deadline - (time.perf_counter() - started))
 
 
 class AsyncBodyStream:

@@ -18,6 +18,7 @@ import msgspec
 
 from gpt.errors import ConnectError, InvalidRequestError, RequestTimeoutError, TLSError, TransportError
 from gpt.protocol.wire import Origin, Seconds
+from gpt.remote.http.proxy import Proxy, parse_proxy, tunnel_ended, tunnel_is_open, tunnel_request
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,14 +35,31 @@ class Network(msgspec.Struct, frozen=True):
     """How a client reaches its server.
 
     `verify`: True trusts the system's store, a path a CA bundle (a file or a directory) and nothing else, an `ssl.SSLContext`
-    itself; False trusts everyone. `cert` is the client's own certificate. At most `max_idle` connections to one server are
-    kept when they are not in use, each for `idle_seconds`.
+    itself; False trusts everyone. `cert` is the client's own certificate. `proxy` is the URL of a proxy
+    ("http://user:password@host:port"), "" for none, None for the one that the environment names (HTTPS_PROXY, HTTP_PROXY,
+    ALL_PROXY, less NO_PROXY).
+
+    At most `max_connections` are open at a time, for each event loop where there are several; further calls wait for one. At
+    most `max_idle` to one server are kept when they are not in use, each for `idle_seconds`.
     """
 
     verify: Any = True
     cert: Certificate | None = None
+    proxy: str | None = None
+    max_connections: int = 1000
     max_idle: int = 1000
     idle_seconds: Seconds = 60.0
+
+    def __post_init__(self) -> None:
+        if self.max_connections < 1:
+            raise InvalidRequestError(
+                f"max_connections: expected at least 1, got {self.max_connections}", param="max_connections"
+            )
+        if self.proxy:
+            parse_proxy(self.proxy)
+
+    def __repr__(self) -> str:
+        return f"Network(verify={self.verify!r}, max_connections={self.max_connections})"
 
     def tls(self) -> ssl.SSLContext:
         """The TLS context. Raises InvalidRequestError when a file of it cannot be used."""
@@ -109,26 +127,33 @@ def in_turn(addresses: list[Any]) -> list[Any]:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def connect_error(error: Exception, origin: Origin, seconds: Seconds | None) -> TransportError:
+def place_of(origin: Origin, proxy: Proxy | None) -> str:
+    """A server as errors name it."""
+    return f"{origin.host}:{origin.port}" + ("" if proxy is None else f" (through the proxy {proxy})")
+
+
+def connect_error(error: Exception, origin: Origin, seconds: Seconds | None, proxy: Proxy | None = None) -> TransportError:
     """What went wrong on the way to `origin`, as our error."""
-    where = f"{origin.host}:{origin.port}"
     if isinstance(error, TransportError):
         return error
+    where = place_of(origin, proxy)
     if isinstance(error, TimeoutError):
         return timeout_error("connect", where, seconds)
-    if isinstance(error, socket.gaierror):
-        return ConnectError(
-            f"no address for {origin.host!r}: {error.strerror or error}; is the name right, and is there a network?",
-            phase="resolve",
-        )
     if tls := tls_error(error, where):
         return tls
-    if isinstance(error, ConnectionRefusedError):
+    phase, host, first = "connect", origin.host, where
+    hint = "is the server running, and is this its port?"
+    if proxy is not None:
+        phase, host, first = "proxy", proxy.host, f"the proxy {proxy}"
+        hint = "is this the proxy to take? HTTPS_PROXY, HTTP_PROXY and ALL_PROXY name it, or network=Network(proxy=...)"
+    if isinstance(error, socket.gaierror):
         return ConnectError(
-            f"could not connect to {where}: connection refused; is the server running, and is this its port?", phase="connect"
+            f"no address for {host!r}: {error.strerror or error}; is the name right, and is there a network?", phase="resolve"
         )
+    if isinstance(error, ConnectionRefusedError):
+        return ConnectError(f"could not connect to {first}: connection refused; {hint}", phase=phase)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return ConnectError(f"could not connect to {where}: {reason[:1].lower()}{reason[1:]}", phase="connect")
+    return ConnectError(f"could not connect to {first}: {reason[:1].lower()}{reason[1:]}", phase=phase)
 
 
 def tls_error(error: Exception, where: str) -> TLSError | None:
@@ -163,8 +188,11 @@ def timeout_error(phase: str, where: str, seconds: Seconds | None) -> RequestTim
         "first_byte": "no answer from {where} within {seconds:g} s; a long answer may need stream or a larger timeout=",
         "deadline": "the {seconds:g} s for the whole call with {where} are over; allow a larger deadline=",
         "read": "{where} fell silent for {seconds:g} s in the middle of its answer",
+        "pool": "no connection to {where} became free within {seconds:g} s: all are in use; close streams that are not read to "
+        "their end, or allow more: network=Network(max_connections=...)",
     }[phase]
-    return RequestTimeoutError(what.format(where=where, seconds=seconds or 0.0), phase=phase, sent=phase != "connect")
+    sent = phase not in ("connect", "pool")
+    return RequestTimeoutError(what.format(where=where, seconds=seconds or 0.0), phase=phase, sent=sent)
 
 
 def broken_error(error: OSError, phase: str, where: str) -> TransportError:
@@ -182,37 +210,57 @@ def broken_error(error: OSError, phase: str, where: str) -> TransportError:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def connect(origin: Origin, network: Network, seconds: Seconds | None) -> socket.socket:
-    """A connected socket, through TLS where the origin asks for it. Raises TransportError."""
+def connect(origin: Origin, network: Network, seconds: Seconds | None, proxy: Proxy | None = None) -> socket.socket:
+    """A connected socket that never blocks, through TLS where the origin asks for it. Raises TransportError."""
     context = network.tls() if origin.scheme == "https" else None
     deadline = None if seconds is None else time.monotonic() + seconds
     try:
-        addresses = _resolve(origin, deadline)
+        addresses = _resolve(*_first_stop(origin, proxy), deadline)
         sock = _race(addresses, deadline) if len(addresses) > 1 else _dial(addresses[0], deadline)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
+                if proxy is not None:
+                    _tunnel(sock, origin, proxy, deadline)
                 sock.settimeout(_left(deadline))
                 sock = context.wrap_socket(sock, server_hostname=origin.host)
+            sock.setblocking(False)
         except BaseException:
             sock.close()
             raise
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidRequestError):
             raise
-        raise connect_error(error, origin, seconds) from error
+        raise connect_error(error, origin, seconds, proxy) from error
     return sock
 
 
-def _resolve(origin: Origin, deadline: float | None) -> list[Any]:
+def _first_stop(origin: Origin, proxy: Proxy | None) -> tuple[str, int]:
+    return (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
+
+
+def _tunnel(sock: socket.socket, origin: Origin, proxy: Proxy, deadline: float | None) -> None:
+    """Have the proxy open a tunnel to the server."""
+    sock.settimeout(_left(deadline))
+    sock.sendall(tunnel_request(origin, proxy))
+    answer = b""
+    while not tunnel_is_open(answer, origin, proxy):
+        sock.settimeout(_left(deadline))
+        data = sock.recv(4096)
+        if not data:
+            raise tunnel_ended(origin, proxy)
+        answer += data
+
+
+def _resolve(host: str, port: int, deadline: float | None) -> list[Any]:
     """The server's addresses, best first. The system's resolver cannot be stopped, so it is left behind when time is up."""
-    if deadline is None or origin.host.replace(".", "").isdigit() or ":" in origin.host:
-        return in_turn(socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM))
+    if deadline is None or host.replace(".", "").isdigit() or ":" in host:
+        return in_turn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     found: list[Any] = []
 
     def look_up() -> None:
         try:
-            found.append(socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM))
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             found.append(error)
 
@@ -301,7 +349,9 @@ def _refused(code: int) -> OSError:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-async def aconnect(protocol: asyncio.Protocol, origin: Origin, network: Network, seconds: Seconds | None) -> asyncio.Transport:
+async def aconnect(
+    protocol: asyncio.BufferedProtocol, origin: Origin, network: Network, seconds: Seconds | None, proxy: Proxy | None = None
+) -> asyncio.Transport:
     """The transport of a new connection that `protocol` reads. Raises TransportError."""
     import asyncio
 
@@ -312,15 +362,36 @@ async def aconnect(protocol: asyncio.Protocol, origin: Origin, network: Network,
     try:
         async with asyncio.timeout(seconds):
             loop = asyncio.get_running_loop()
-            addresses = in_turn(await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM))
+            host, port = _first_stop(origin, proxy)
+            addresses = in_turn(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
             # asyncio's own race of addresses loses a socket when it is cancelled at the wrong moment, so the race is ours.
             sock = await (_arace(addresses) if len(addresses) > 1 else _adial(addresses[0]))
+            if options and proxy is not None:
+                await _atunnel(sock, origin, proxy)
             transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **options)
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidRequestError):
             raise
-        raise connect_error(error, origin, seconds) from error
+        raise connect_error(error, origin, seconds, proxy) from error
     return transport
+
+
+async def _atunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
+    """Have the proxy open a tunnel to the server; else close the socket."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_sendall(sock, tunnel_request(origin, proxy))
+        answer = b""
+        while not tunnel_is_open(answer, origin, proxy):
+            data = await loop.sock_recv(sock, 4096)
+            if not data:
+                raise tunnel_ended(origin, proxy)
+            answer += data
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _adial(address: Any) -> socket.socket:

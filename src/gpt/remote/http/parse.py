@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from gpt.errors import ConnectError, InvalidRequestError, StreamTruncatedError, TransportError
-from gpt.protocol.wire import Headers, HttpRequest
+from gpt.protocol.wire import Headers, HttpRequest, Origin
 
 if TYPE_CHECKING:
     import zlib
+
+    from gpt.remote.http.proxy import Proxy
 
 MAX_HEAD = 256 * 1024
 """Bytes of status line and header fields. curl allows 300 KB, nginx and most servers far less."""
@@ -28,53 +30,68 @@ class HeadWriter:
     """Writes requests. A head that goes out again and again, as a client's does, is put together once."""
 
     def __init__(self) -> None:
-        self._last: tuple[tuple[tuple[str, str], ...], str, bytes] = ((), "", b"")
+        self._last: tuple[tuple[tuple[str, str], ...], str, Origin | None, Proxy | None, bytes] = ((), "", None, None, b"")
 
-    def write(self, request: HttpRequest) -> bytes:
-        """Head and body, as they go out. Raises InvalidRequestError for a field that would break out of its line."""
-        headers, target, head = self._last
-        if headers is not request.headers or target is not request.target:
-            head = head_bytes(request)
-            self._last = (request.headers, request.target, head)
+    def write(self, request: HttpRequest, proxy: Proxy | None = None) -> bytes:
+        """Head and body, as they go out; an http server behind a proxy is named by its whole URL.
+
+        Raises InvalidRequestError for a field that would break out of its line.
+        """
+        headers, target, origin, through, head = self._last
+        if (
+            headers is not request.headers
+            or target is not request.target
+            or origin is not request.origin
+            or through is not proxy
+        ):
+            head = head_bytes(request, proxy)
+            self._last = (request.headers, request.target, request.origin, proxy, head)
         body = request.body
+        if request.own_headers:
+            head += field_lines(request.own_headers)
         if body or request.method == "POST":
-            return b"%b%d\r\n\r\n%b" % (head, len(body), body)
-        return head + b"0\r\n\r\n"
+            return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+        return head + b"content-length: 0\r\n\r\n"
 
 
-def head_bytes(request: HttpRequest) -> bytes:
-    """The head up to and with "content-length: ". Raises InvalidRequestError for a field that would break out of its line."""
-    origin = request.origin
+def head_bytes(request: HttpRequest, proxy: Proxy | None = None) -> bytes:
+    """Request line and fields, each with its line end. Raises InvalidRequestError for what would break out of its line."""
+    origin, target = request.origin, request.target
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     if origin.port != (443 if origin.scheme == "https" else 80):
         host = f"{host}:{origin.port}"
-    lines = [f"{request.method} {request.target} HTTP/1.1\r\nhost: {host}\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in request.headers]
-    head = "".join(lines)
-    breaks = len(lines) + 1
-    if head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head or " " in request.target:
-        raise _unsafe(request)
+    login = b""
+    if proxy is not None and origin.scheme == "http":
+        # RFC 9112, section 3.2.2. Behind a tunnel the proxy is not there.
+        target = f"http://{host}{target}"
+        if proxy.authorization:
+            login = f"proxy-authorization: {proxy.authorization}\r\n".encode()
+    line = f"{request.method} {target} HTTP/1.1"
+    if line.count(" ") != 2 or not line.isprintable() or not line.isascii():
+        raise InvalidRequestError(
+            f"the URL {request.url!r} has a space or another character that a URL may not have; percent-encode it"
+        )
+    return f"{line}\r\nhost: {host}\r\n".encode() + login + field_lines(request.headers)
+
+
+def field_lines(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Header fields, each on its line. Raises InvalidRequestError for one that would break out of it.
+
+    The error names the field and shows no value: it may be a secret. Source: RFC 9110, section 5.5.
+    """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
     try:
-        return f"{head}content-length: ".encode("latin-1")
+        if lines.count("\n") == lines.count("\r") == len(headers) and "\0" not in lines:
+            return lines.encode("latin-1")
     except UnicodeEncodeError:
-        raise _unsafe(request) from None
+        pass
+    raise _unsafe(headers)
 
 
-def _unsafe(request: HttpRequest) -> InvalidRequestError:
-    """The error that names the field at fault, and shows no value: it may be a secret. Source: RFC 9110, section 5.5."""
-    for name, value in request.headers:
-        for part in (name, value):
-            if any(mark in part for mark in "\r\n\0") or not _is_latin(part):
-                return InvalidRequestError(
-                    f"header {name!r}: it has a line break or another character that no header may have", param=name
-                )
-    return InvalidRequestError(
-        f"the URL {request.url!r} has a space or another character that a URL may not have; percent-encode it"
-    )
-
-
-def _is_latin(text: str) -> bool:
-    return all(ord(character) < 256 for character in text)
+def _unsafe(headers: tuple[tuple[str, str], ...]) -> InvalidRequestError:
+    """The error that names the field at fault."""
+    name = next(name for name, value in headers if any(mark in "\r\n\0" or ord(mark) > 255 for mark in name + value))
+    return InvalidRequestError(f"header {name!r}: it has a line break or another character that no header may have", param=name)
 
 
 class ResponseReader:
@@ -93,12 +110,10 @@ class ResponseReader:
 
     def start(self) -> None:
         """Make ready for an answer."""
-        self._before = b""  # of the head, until all of it has come
-        self._lines = b""
+        self._before = self._lines = b""  # of the head: what has come, and then its fields
         self._pieces: list[bytes] = []
-        self._size = 0
+        self._size = self.status = 0
         self._decoder: zlib._Decompress | None = None
-        self.status = 0
         self.head = self.done = self.keep = False
 
     @property
