@@ -15,9 +15,8 @@ import gpt.client
 import gpt.stream
 from gpt import AsyncGpt, Gpt, InvalidRequestError, Retry, Timeout, UserMessage
 from gpt.backend import CallOptions
+from gpt.testing.scripted import AsyncScripted, Scripted, chunk, completion
 from gpt.types import UNSET, ChatRequest, FunctionDefinition, FunctionTool, SystemMessage
-
-from scripted import AsyncScripted, Scripted, chunk, completion
 
 
 async def _settled(value: Any) -> Any:

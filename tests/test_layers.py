@@ -20,6 +20,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("gpt.remote", "gpt.local"),
     ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils"),
     ("gpt.client",),
+    ("gpt.testing",),
     ("gpt.cli",),
     ("gpt.__main__", "gpt"),
 ]

@@ -9,8 +9,7 @@ import openai
 import pytest
 
 from gpt import Gpt
-
-from loopback import completion, serving
+from gpt.testing.loopback import completion, serving
 
 USAGE = {
     "prompt_tokens": 10,

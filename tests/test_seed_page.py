@@ -10,8 +10,8 @@ import pytest
 
 import gpt
 from gpt import InvalidRequestError, Local
+from gpt.testing.loopback import completion, serving
 
-from loopback import completion, serving
 from places import SHARED
 
 KEYWORDS = [

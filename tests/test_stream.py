@@ -10,9 +10,8 @@ import pytest
 
 from gpt import AsyncGpt, Gpt, InvalidRequestError, ServerError, StreamTruncatedError
 from gpt.protocol.codec import decode_chunk
+from gpt.testing.scripted import AsyncScripted, Scripted, chunk
 from gpt.types import Choice, FunctionCall, ResponseMessage, ToolCall
-
-from scripted import AsyncScripted, Scripted, chunk
 
 TALK = [chunk(""), chunk("hel"), chunk("lo"), chunk(None, "stop")]
 RICH = [

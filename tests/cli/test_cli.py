@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import gpt
+from gpt.testing.loopback import Loopback, Peer, answer, closed_port, completion, serving
 
-from loopback import Loopback, Peer, answer, closed_port, completion, serving
 from remote_stream import STREAM
 
 EVENTS = answer(STREAM, "200 OK", "content-type: text/event-stream")

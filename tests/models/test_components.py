@@ -13,8 +13,7 @@ import gpt
 from gpt.errors import ResponseError
 from gpt.models import components as c
 from gpt.models import errors, operations
-
-from loopback import completion, serving
+from gpt.testing.loopback import completion, serving
 
 USER = c.SchemasChatCompletionRequestUserMessageRole.USER
 FUNCTION = c.ChatCompletionMessageToolCallType.FUNCTION

@@ -12,8 +12,8 @@ import requests
 
 import gpt
 from gpt import AsyncGpt, Gpt, InvalidRequestError
+from gpt.testing.loopback import Loopback, answer, closed_port, completion, serving
 
-from loopback import Loopback, answer, closed_port, completion, serving
 from remote_stream import STREAM
 
 BLOCKING = [httpx.Client, httpx2.Client, requests.Session]

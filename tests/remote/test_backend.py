@@ -14,8 +14,8 @@ import pytest
 import gpt
 from gpt import AsyncGpt, Gpt, InvalidRequestError, Retry, UserMessage
 from gpt.remote.backend import endpoint, parse_url
+from gpt.testing.loopback import Loopback, Peer, answer, closed_port, completion, serving
 
-from loopback import Loopback, Peer, answer, closed_port, completion, serving
 from remote_stream import STREAM
 
 

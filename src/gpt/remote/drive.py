@@ -33,7 +33,7 @@ class AsyncSends(Protocol):
     async def send(self, request: HttpRequest) -> HttpResponse: ...
 
 
-_waits = True
+waits = True
 """False in tests that have no time to wait: `gpt.testing.no_waiting`."""
 
 
@@ -43,7 +43,7 @@ def run(flow: Flow[T], transport: Sends, cancel: threading.Event | None = None) 
     log = _log()
     try:
         while True:
-            if attempt.after and _waits:
+            if attempt.after and waits:
                 if cancel is None:
                     time.sleep(attempt.after)
                 elif cancel.wait(attempt.after):
@@ -69,7 +69,7 @@ async def arun(flow: Flow[T], transport: AsyncSends) -> T:
     log = _log()
     try:
         while True:
-            if attempt.after and _waits:
+            if attempt.after and waits:
                 import asyncio
 
                 await asyncio.sleep(attempt.after)

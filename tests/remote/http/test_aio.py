@@ -10,8 +10,8 @@ import pytest
 
 from gpt.errors import ConnectError
 from gpt.remote.http.aio import AsyncHttpTransport
+from gpt.testing.loopback import Loopback, Peer, always, answer, serving
 
-from loopback import Loopback, Peer, always, answer, serving
 from transports import request
 
 
@@ -205,7 +205,7 @@ def test_dropped_in_a_running_loop() -> None:
 
 def test_error_in_a_group() -> None:
     """A refused connection is one plain error, also where asyncio tried several addresses."""
-    from loopback import closed_port
+    from gpt.testing.loopback import closed_port
 
     async def run() -> None:
         with pytest.raises(ConnectError, match="connection refused"):

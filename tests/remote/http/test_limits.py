@@ -14,8 +14,8 @@ from gpt.protocol.wire import Timeout
 from gpt.remote.http.aio import AsyncHttpTransport
 from gpt.remote.http.blocking import HttpTransport
 from gpt.remote.http.connect import Network
+from gpt.testing.loopback import Loopback, Peer, answer, serving
 
-from loopback import Loopback, Peer, answer, serving
 from transports import Blocking, OnAsyncio, request
 
 Make = Callable[..., Blocking | OnAsyncio]

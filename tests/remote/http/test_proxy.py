@@ -16,8 +16,8 @@ from gpt.errors import ConnectError, InvalidRequestError
 from gpt.protocol.wire import Origin
 from gpt.remote.http.connect import Network
 from gpt.remote.http.proxy import MAX_ANSWER, Proxy, parse_proxy, proxy_for, tunnel_is_open
+from gpt.testing.loopback import Gone, Loopback, Peer, always, answer, closed_port, serving
 
-from loopback import Gone, Loopback, Peer, always, answer, closed_port, serving
 from transports import Blocking, OnAsyncio, request
 
 Way = Blocking | OnAsyncio

@@ -21,8 +21,8 @@ import trustme
 from gpt.errors import ConnectError, InvalidRequestError, RequestTimeoutError, StreamTruncatedError, TLSError
 from gpt.protocol.wire import Timeout
 from gpt.remote.http.connect import Network
+from gpt.testing.loopback import Loopback, Peer, always, answer, closed_port, serving
 
-from loopback import Loopback, Peer, always, answer, closed_port, serving
 from transports import Blocking, OnAsyncio, request
 
 Way = Blocking | OnAsyncio

@@ -1,19 +1,22 @@
-"""A loopback server of the tests' own: each connection is played by a function, in a thread, over plain or TLS sockets."""
+"""A server on loopback whose connections are played by a function, each in a thread, over plain or TLS sockets."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import socket
-import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import ssl
 
 Play = Callable[["Peer"], None]
 
 
-class Gone(Exception):
+class Gone(Exception):  # noqa: N818 - an end, not an error
     """The client has closed the connection."""
 
 
@@ -39,6 +42,11 @@ class Peer:
         body, self._data = self._data[:length], self._data[length:]
         self.server.requests.append((text, body))
         return text, body
+
+    def wait_for_request(self) -> None:
+        """Block until something of the next request has come. Raises Gone at the end of the connection."""
+        if not self._data:
+            self._more()
 
     def _more(self) -> None:
         try:
@@ -68,13 +76,19 @@ class Peer:
 
 
 class Loopback:
-    """The server. `connections` counts them; `requests` holds every head and body; `closed` is set as connections end."""
+    """The server. Enter it to start it; leaving it ends every connection, and raises what `play` raised.
 
-    def __init__(self, play: Play, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    `connections` counts them; `requests` holds head and body of each request, the last `keep` where that is given; `ended` is
+    released once for each connection that is over.
+    """
+
+    def __init__(
+        self, play: Play, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", keep: int | None = None
+    ) -> None:
         self.play = play
         self.context = context
         self.connections = 0
-        self.requests: list[tuple[str, bytes]] = []
+        self.requests: deque[tuple[str, bytes]] = deque(maxlen=keep)
         self.errors: list[BaseException] = []
         self.ended = threading.Semaphore(0)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -84,14 +98,15 @@ class Loopback:
         self.socket.listen(512)
         self.port: int = self.socket.getsockname()[1]
         self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()
         self._accepting = threading.Thread(target=self._accept, daemon=True)
 
     @property
     def url(self) -> str:
+        """The base URL of a chat-completions server here."""
         return f"{'https' if self.context else 'http'}://127.0.0.1:{self.port}/v1"
 
-    def __enter__(self) -> Loopback:
+    def __enter__(self) -> Self:
         self._accepting.start()
         return self
 
@@ -103,7 +118,7 @@ class Loopback:
         for sock in list(self._open):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(10)
         if self.errors:
             raise self.errors[0]
@@ -116,7 +131,7 @@ class Loopback:
                 return
             self.connections += 1
             thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
-            self._threads.append(thread)
+            self._threads.add(thread)
             thread.start()
 
     def _serve(self, sock: socket.socket) -> None:
@@ -132,12 +147,13 @@ class Loopback:
                 self._open.add(sock)
             with contextlib.suppress(Gone):
                 self.play(Peer(sock, self))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised where the server is left
             self.errors.append(error)
         finally:
             for one in (sock, raw):
                 self._open.discard(one)
                 one.close()
+            self._threads.discard(threading.current_thread())
             self.ended.release()
 
 

@@ -1,0 +1,99 @@
+"""The server with faults, seen by a client that is not ours."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import openai
+import pytest
+
+from gpt import Gpt, ServerError
+from gpt.testing import Fault, no_waiting, serve
+
+ASKED: Any = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
+
+
+def test_speaks_the_protocol() -> None:
+    """The official client gets whole answers, streams and the models."""
+    with serve("two words") as server, openai.OpenAI(base_url=server.url, api_key="k", max_retries=0) as client:
+        assert "two words" == client.chat.completions.create(**ASKED).choices[0].message.content
+        pieces = [part.choices[0].delta.content for part in client.chat.completions.create(**ASKED, stream=True)]
+        assert ["", "two ", "words", None] == pieces
+        assert ["m"] == [model.id for model in client.models.list()]
+        assert 3 == server.answered == len(server.requests)
+
+
+def test_replies() -> None:
+    """A reply may be a function of the request, or a whole completion."""
+    with serve(lambda request: request["messages"][0]["content"].upper()) as server:
+        assert "ABC" == Gpt(server_url=server.url).chat.complete("abc").text
+
+
+def statuses(seed: int) -> list[str]:
+    faults = [Fault(status=500, rate=0.3), Fault(status=429, rate=0.3)]
+    with serve(faults=faults, seed=seed) as server:
+        client = Gpt(server_url=server.url, max_retries=0)
+        found = []
+        for _ in range(30):
+            try:
+                found.append(client.chat.complete("a").text or "")
+            except Exception as error:
+                found.append(type(error).__name__)
+    assert {"ServerError": server.struck[0], "RateLimitError": server.struck[1]} == {
+        name: found.count(name) for name in ("ServerError", "RateLimitError")
+    }
+    return found
+
+
+def test_seeded() -> None:
+    """The same seed strikes the same requests, another one others."""
+    assert statuses(1) == statuses(1)
+    assert statuses(1) != statuses(2)
+    assert {"hi", "ServerError", "RateLimitError"} == set(statuses(1))
+
+
+def test_no_waiting() -> None:
+    """Without waiting, retries come at once; what would have been waited is told."""
+    with serve(faults=[Fault(status=429, headers={"retry-after": "100"}, times=1)]) as server:
+        began = time.monotonic()
+        with no_waiting():
+            made = Gpt(server_url=server.url).chat.complete("a")
+        assert time.monotonic() - began < 90
+    assert made.info is not None
+    assert made.info.attempts[1].waited >= 100
+
+
+def test_keeps_the_last() -> None:
+    """A server for long runs keeps the last requests only."""
+    from gpt.testing import FaultServer
+
+    with FaultServer(keep=2) as server:
+        client = Gpt(server_url=server.url)
+        for text in "abc":
+            client.chat.complete(text)
+        assert 3 == server.answered
+        assert [b'"b"' in server.requests[0][1], b'"c"' in server.requests[1][1]] == [True, True]
+
+
+def test_ends_while_it_stalls() -> None:
+    """A server that is left ends its connections, whatever they wait for."""
+    with serve(faults=[Fault(slow_close=3600.0)]) as server:
+        with Gpt(server_url=server.url).chat.stream("a") as stream:
+            next(stream)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [({"rate": 2.0}, "rate: expected"), ({"slices": 0}, "slices: expected"), ({"delay": -1.0}, "delay: expected 0 or more")],
+)
+def test_refused(fault: dict[str, Any], text: str) -> None:
+    """A fault that makes no sense is refused."""
+    with pytest.raises(ValueError, match=text):
+        Fault(**fault)
+
+
+def test_error_body() -> None:
+    """A status without a body of its own says what it is."""
+    with serve(faults=[Fault(status=500)]) as server, pytest.raises(ServerError, match="a fault that was asked for: 500"):
+        Gpt(server_url=server.url, max_retries=0).chat.complete("a")
