@@ -1,7 +1,8 @@
-"""Long runs that must leave nothing behind: calls with a tenth of them cancelled, and clients made and dropped.
+"""Long runs that must leave nothing behind: calls with faults at random, a tenth of them cancelled, and clients made and dropped.
 
-`python -m bench.soak [calls]`. Sockets, tasks and threads must be back to the start; memory may not have grown by a tenth of a
-kilobyte a call. Exits with 1 where it is not so.
+`python -m bench.soak [calls]`. The server is that of `gpt.testing`, in a process of its own. Sockets, tasks and threads must be
+back to the start, and memory too, but for what is once and for all: it may not grow by 20 bytes a call. Exits with 1 where
+it is not so.
 """
 
 from __future__ import annotations
@@ -10,16 +11,64 @@ import asyncio
 import gc
 import os
 import random
+import subprocess
 import sys
 import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
-from bench.loopback import running
-from gpt import AsyncGpt, Gpt
+from gpt import AsyncGpt, Gpt, GptError, Timeout
+from gpt.testing import Fault, FaultServer, no_waiting
 
-CALLS = 20_000
+CALLS = 100_000
 CLIENTS = 1_000
+TASKS = 50
+
+FAULTS = (
+    Fault(rate=0.02, status=500),
+    Fault(rate=0.02, status=429, headers={"retry-after": "0"}),
+    Fault(rate=0.01, status=307, headers={"location": "/v1/chat/completions"}),
+    Fault(rate=0.01, delay=0.01),
+    Fault(rate=0.002, stall="request"),
+    Fault(rate=0.002, stall="head"),
+    Fault(rate=0.002, stall="body"),
+    Fault(rate=0.01, reset="request"),
+    Fault(rate=0.01, reset="head"),
+    Fault(rate=0.01, reset="body"),
+    Fault(rate=0.01, cut=0),
+    Fault(rate=0.01, cut=250),
+    Fault(rate=0.02, slices=50),
+    Fault(rate=0.02, chunked=True),
+    Fault(rate=0.01, garbage=b"SSH-2.0-OpenSSH_9.2\r\n"),
+    Fault(rate=0.01, content_type="text/html", body=b"<html>"),
+    Fault(rate=0.01, slow_close=0.01),
+)
+
+
+def serve() -> None:
+    """Serve until standard input ends. The port goes to stdout."""
+    with FaultServer("The Nile.", faults=FAULTS, seed=int(sys.argv[2]), keep=10) as server:
+        print(server.port, flush=True)
+        sys.stdin.read()
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """The base URL of a server with faults, in a process of its own."""
+    command = [sys.executable, "-m", "bench.soak", "--serve", "1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
 
 
 def standing() -> tuple[int, int, int]:
@@ -29,53 +78,89 @@ def standing() -> tuple[int, int, int]:
     return process.num_fds(), threading.active_count(), process.memory_info().rss
 
 
-async def calls(port: int, count: int, chance: random.Random) -> int:
-    """Make `count` calls, 50 at a time, a tenth of them cancelled at some turn of the loop. Gives how many were cancelled."""
-    cancelled = 0
-    async with AsyncGpt(server_url=f"http://127.0.0.1:{port}/v1", api_key="k", model="m") as client:
+CLOCKS = Timeout(connect=5, write=5, first_byte=0.5, idle=0.5)
+
+
+async def calls(url: str, count: int, chance: random.Random) -> Counter[str]:
+    """Make `count` calls, a tenth of them streams, another tenth cancelled at one of its turns. Gives what came of them."""
+    ends: Counter[str] = Counter()
+
+    async def one(client: AsyncGpt) -> None:
+        if chance.random() < 0.1:
+            await client.chat.stream("Name a river.").until_done()
+        else:
+            await client.chat.complete("Name a river.")
+
+    async with AsyncGpt(server_url=url, model="m", timeout=CLOCKS) as client:
 
         async def work(share: int) -> None:
-            nonlocal cancelled
             for _ in range(share):
-                task = asyncio.ensure_future(client.chat.complete("Name three rivers."))
+                task = asyncio.ensure_future(one(client))
                 if chance.random() < 0.1:
-                    for _ in range(chance.randrange(12)):
+                    for _ in range(chance.randrange(6)):
                         await asyncio.sleep(0)
                     task.cancel()
                 try:
                     await task
                 except asyncio.CancelledError:
-                    cancelled += 1
+                    ends["cancelled"] += 1
+                except GptError as error:
+                    ends[type(error).__name__] += 1
+                else:
+                    ends["answered"] += 1
 
-        await asyncio.gather(*(work(count // 50) for _ in range(50)))
+        await asyncio.gather(*(work(count // TASKS) for _ in range(TASKS)))
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if left:
             raise SystemExit(f"{len(left)} tasks were left behind")
-    return cancelled
+    return ends
 
 
-def clients(port: int, count: int) -> None:
-    """Make and drop clients, each after a call."""
+def clients(url: str, count: int) -> None:
+    """Make and drop clients, each after a call that may have failed."""
     for _ in range(count):
-        Gpt(server_url=f"http://127.0.0.1:{port}/v1", api_key="k", model="m").chat.complete("Name three rivers.")
+        try:
+            Gpt(server_url=url, model="m", timeout=CLOCKS).chat.complete("Name a river.")
+        except GptError:
+            pass
+
+
+async def async_clients(url: str, count: int) -> None:
+    """The same on asyncio, closed."""
+    for _ in range(count):
+        async with AsyncGpt(server_url=url, model="m", timeout=CLOCKS) as client:
+            try:
+                await client.chat.complete("Name a river.")
+            except GptError:
+                pass
 
 
 def main() -> None:
     """Run, and hold the end against the start."""
     count = int(sys.argv[1]) if sys.argv[1:] else CALLS
-    with running() as port:
-        asyncio.run(calls(port, 1000, random.Random(1)))
-        clients(port, 50)
+    began = time.perf_counter()
+    with serving() as url, no_waiting():
+        asyncio.run(calls(url, min(count, 5000), random.Random(1)))
+        clients(url, 50)
         before = standing()
-        cancelled = asyncio.run(calls(port, count, random.Random(2)))
-        clients(port, CLIENTS)
+        ends = asyncio.run(calls(url, count, random.Random(2)))
+        between = standing()
+        clients(url, CLIENTS)
+        asyncio.run(async_clients(url, CLIENTS))
         after = standing()
-    grown = (after[2] - before[2]) / count
-    print(f"{count} calls, {cancelled} of them cancelled; {CLIENTS} clients made and dropped")
-    print(f"file descriptors {before[0]} -> {after[0]}, threads {before[1]} -> {after[1]}, memory {grown:+.0f} bytes a call")
-    if after[:2] != before[:2] or grown > 100:
+    grown = (between[2] - before[2]) / count
+    kept = (after[2] - between[2]) / (2 * CLIENTS)
+    print(f"{sum(ends.values())} calls in {time.perf_counter() - began:.0f} s: {dict(ends.most_common())}")
+    print(f"{2 * CLIENTS} clients made and dropped")
+    print(f"file descriptors {before[0]} -> {between[0]} -> {after[0]}, threads {before[1]} -> {between[1]} -> {after[1]}")
+    print(f"memory {before[2] / 1e6:.1f} -> {between[2] / 1e6:.1f} -> {after[2] / 1e6:.1f} MB")
+    print(f"that is {grown:+.1f} bytes a call, {kept:+.0f} bytes a client")
+    if not before[:2] == between[:2] == after[:2] or grown > 20 or kept > 500:
         raise SystemExit("something was left behind")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--serve"]:
+        serve()
+    else:
+        main()

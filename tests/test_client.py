@@ -280,3 +280,30 @@ def test_names_of_the_package() -> None:
     assert "Gpt" in dir(gpt)
     with pytest.raises(AttributeError, match="has no attribute 'zap'"):
         _ = gpt.zap  # type: ignore[attr-defined]
+
+
+def test_with_options(both: Both) -> None:
+    """A copy has its own settings, the original keeps its; closing the copy closes nothing."""
+
+    def call(client: Any) -> Any:
+        copy = client.with_options(model="other", timeout=3, deadline=5.0, max_retries=7)
+        copy.close() if isinstance(client, Gpt) else asyncio.ensure_future(copy.close())
+        return copy.chat.complete("a")
+
+    _, script = both.ask(call, "hi", model="m", deadline=1.0)
+    assert "other" == script.asked[-1].model
+    assert (Timeout.of(3), 5.0, Retry(attempts=8)) == (
+        script.options[-1].timeout,
+        script.options[-1].deadline,
+        script.options[-1].retry,
+    )
+    _, script = both.ask(lambda client: (client.with_options(model="other"), client.chat.complete("a"))[1], "hi", model="m")
+    assert ("m", None) == (script.asked[-1].model, script.options[-1].deadline)
+
+
+def test_with_options_refused(both: Both) -> None:
+    """What a copy cannot change is refused by name."""
+    with pytest.raises(TypeError, match="with_options changes no 'base_url'; it takes deadline, headers"):
+        both.ask(lambda client: client.with_options(base_url="http://h"), "hi")
+    with pytest.raises(InvalidRequestError, match="headers, query: .* sends none"):
+        both.ask(lambda client: client.with_options(headers={"a": "b"}), "hi")

@@ -229,6 +229,18 @@ class AsyncClientSettings(ClientSettings, total=False):
     api_key: str | Callable[[], str] | Callable[[], Awaitable[str]] | None
 
 
+class CopySettings(TypedDict, total=False):
+    """What `with_options` may change, as keywords. Headers and query are joined to the client's; the rest replaces."""
+
+    model: str | None
+    timeout: Timeout | Seconds | None
+    deadline: Seconds | None
+    max_retries: int | None
+    retry: Retry | None
+    headers: Mapping[str, str] | None
+    query: Mapping[str, str] | None
+
+
 _SETTINGS = frozenset(BlockingClientSettings.__optional_keys__)
 
 
@@ -325,6 +337,30 @@ def _policy(retry: Retry | None, max_retries: int | None, retry_config: RetryCon
     return retry
 
 
+def _copied(core: _Core, backend: Any, settings: Mapping[str, Any]) -> tuple[_Core, Any]:
+    """The core and the backend of a client's copy. Raises InvalidRequestError, and TypeError for an unknown setting."""
+    for name in settings:
+        if name not in CopySettings.__optional_keys__:
+            raise TypeError(f"with_options changes no {name!r}; it takes {', '.join(sorted(CopySettings.__optional_keys__))}")
+    of = settings.get
+    policy = _policy(of("retry"), of("max_retries"), None)
+    headers, query = of("headers"), of("query")
+    if headers or query:
+        if not hasattr(backend, "with_extras"):
+            raise InvalidRequestError(
+                f"headers, query: {type(backend).__name__} sends none; they are for a server", param="headers"
+            )
+        backend = backend.with_extras(headers or {}, query or {})
+    options = core.options
+    if "timeout" in settings:
+        options = msgspec.structs.replace(options, timeout=Timeout.of(of("timeout")))
+    if "deadline" in settings:
+        options = msgspec.structs.replace(options, deadline=of("deadline"))
+    if policy is not None:
+        options = msgspec.structs.replace(options, retry=policy)
+    return _Core(of("model") or core.model or None, options), backend
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Blocking
 # --------------------------------------------------------------------------------------------------------------------
@@ -350,9 +386,23 @@ class Gpt:
         **settings: Unpack[BlockingClientSettings],
     ) -> None:
         setup = _set_up(api_key_auth, server_idx, server_url, url_params, client, retry_config, settings)
-        self.backend: Backend = _blocking_backend(setup, client)
-        self.chat = Chat(setup.core, self.backend)
-        self.models = Models(setup.core, self.backend)
+        self._take(setup.core, _blocking_backend(setup, client))
+
+    def _take(self, core: _Core, backend: Backend, *, borrows: bool = False) -> None:
+        self._core = core
+        self._borrows = borrows
+        self.backend = backend
+        self.chat = Chat(core, backend)
+        self.models = Models(core, backend)
+
+    def with_options(self, **settings: Unpack[CopySettings]) -> Gpt:
+        """A copy with other settings, over the same connections, which closing the copy leaves open.
+
+        Raises InvalidRequestError, and TypeError for what a copy cannot change.
+        """
+        copy: Gpt = object.__new__(type(self))
+        copy._take(*_copied(self._core, self.backend, settings), borrows=True)
+        return copy
 
     def __repr__(self) -> str:
         return f"Gpt(backend={self.backend!r})"
@@ -366,7 +416,8 @@ class Gpt:
 
     def close(self) -> None:
         """Free connections, or the engine. A backend that the caller made is closed too."""
-        self.backend.close()
+        if not self._borrows:
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -562,9 +613,20 @@ class AsyncGpt:
         **settings: Unpack[AsyncClientSettings],
     ) -> None:
         setup = _set_up(api_key_auth, server_idx, server_url, url_params, client, retry_config, settings)
-        self.backend: AsyncBackend = _async_backend(setup, client)
-        self.chat = AsyncChat(setup.core, self.backend)
-        self.models = AsyncModels(setup.core, self.backend)
+        self._take(setup.core, _async_backend(setup, client))
+
+    def _take(self, core: _Core, backend: AsyncBackend, *, borrows: bool = False) -> None:
+        self._core = core
+        self._borrows = borrows
+        self.backend = backend
+        self.chat = AsyncChat(core, backend)
+        self.models = AsyncModels(core, backend)
+
+    def with_options(self, **settings: Unpack[CopySettings]) -> AsyncGpt:
+        """A copy with other settings, over the same connections, which closing the copy leaves open; see `Gpt.with_options`."""
+        copy: AsyncGpt = object.__new__(type(self))
+        copy._take(*_copied(self._core, self.backend, settings), borrows=True)
+        return copy
 
     def __repr__(self) -> str:
         return f"AsyncGpt(backend={self.backend!r})"
@@ -578,7 +640,8 @@ class AsyncGpt:
 
     async def close(self) -> None:
         """Free connections, or the engine. A backend that the caller made is closed too."""
-        await self.backend.close()
+        if not self._borrows:
+            await self.backend.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 import gpt
 from gpt import AsyncGpt, Gpt, InvalidRequestError, Retry, UserMessage
 from gpt.remote.backend import endpoint, parse_url
+from gpt.testing import Fault, no_waiting, serve
 from gpt.testing.loopback import Loopback, Peer, answer, closed_port, completion, serving
 
 from remote_stream import STREAM
@@ -342,3 +346,198 @@ def test_history_goes_back(both: Both) -> None:
         both.ask(call, server_url=server.url)
         sent = json.loads(server.requests[1][1])["messages"]
     assert {"role": "assistant", "content": "one"} == sent[1]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Attempts, seen by the server
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def test_one_name_a_call(both: Both) -> None:
+    """Each call has an Idempotency-Key of its own, the same on every attempt; attempts after the first are counted."""
+    with serve(faults=[Fault(status=500, times=2)]) as server, no_waiting():
+        for _ in range(2):
+            both.text(server_url=server.url)
+        sent = [headers(server, place) for place in range(4)]
+    names = [one["idempotency-key"] for one in sent]
+    assert names[0] == names[1] == names[2] != names[3]
+    assert [None, "1", "2", None] == [one.get("x-retry-count") for one in sent]
+
+
+@pytest.mark.parametrize("own", [{"headers": {"Idempotency-Key": "mine"}}, {}])
+def test_own_name(both: Both, own: dict[str, Any]) -> None:
+    """The caller's own Idempotency-Key is sent instead, whether the client's or the call's."""
+    per_call = {} if own else {"headers": {"idempotency-key": "mine"}}
+    with serving(completion()) as server:
+        both.ask(lambda client: client.chat.complete("a", **per_call), server_url=server.url, **own)
+        assert 1 == server.requests[0][0].lower().count("idempotency-key")
+        assert "mine" == headers(server)["idempotency-key"]
+
+
+FORKED = """
+import os, sys
+from gpt import Gpt
+client = Gpt(server_url=sys.argv[1])
+client.chat.complete("a")
+child = os.fork()
+client.chat.complete("a")
+if not child:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_names_after_a_fork() -> None:
+    """Parent and child name their calls differently."""
+    with serving(completion()) as server:
+        subprocess.run([sys.executable, "-c", FORKED, server.url], check=True, timeout=60)
+        assert 3 == len({headers(server, place)["idempotency-key"] for place in range(3)})
+
+
+def test_budget_is_shared(both: Both) -> None:
+    """A client whose calls all fail stops trying again; its copies share that, another client does not."""
+
+    def call(client: Any) -> Any:
+        copy = client.with_options(headers={"x": "y"})
+        client.backend._shared.budget.tokens = 14
+
+        async def both_calls() -> list[int]:
+            counts = []
+            for one in (client, copy):
+                try:
+                    await one.chat.complete("a")
+                except gpt.ServerError as error:
+                    counts.append(len(error.attempts))
+            return counts
+
+        if isinstance(client, AsyncGpt):
+            return both_calls()
+        counts = []
+        for one in (client, copy):
+            with pytest.raises(gpt.ServerError) as caught:
+                one.chat.complete("a")
+            counts.append(len(caught.value.attempts))
+        return counts
+
+    with serve(faults=[Fault(status=500)]) as server, no_waiting():
+        assert [2, 1] == both.ask(call, server_url=server.url)
+        with pytest.raises(gpt.ServerError) as caught:
+            both.text(server_url=server.url)
+    assert 3 == len(caught.value.attempts)
+    assert "3 attempts in" in str(caught.value)
+
+
+def test_redirect_keeps_the_key(both: Both) -> None:
+    """No key, cookie or header of the caller's follows a redirect to another origin; the request does."""
+    with serve("there") as there:
+        away = Fault(status=307, headers={"location": f"{there.url}/chat/completions"})
+        with serve(faults=[away]) as here:
+            own = {"api_key": "secret", "organization": "o", "headers": {"cookie": "c", "x-own": "1"}}
+            assert "there" == both.text(server_url=here.url, **own)
+        assert here.requests[0][1] == there.requests[0][1]
+        got = headers(there)
+    assert not {"authorization", "openai-organization", "cookie", "x-own"} & set(got)
+    assert "secret" not in there.requests[0][0]
+
+
+def test_deadline(both: Both) -> None:
+    """One deadline holds for attempts and waits together."""
+    with serve(faults=[Fault(status=503, headers={"retry-after": "30"})]) as server:
+        with pytest.raises(gpt.OverloadedError) as caught:
+            both.text(server_url=server.url, deadline=5.0)
+        assert 1 == len(caught.value.attempts)
+    with serve(faults=[Fault(stall="head")]) as server, pytest.raises(gpt.RequestTimeoutError) as late:
+        both.text(server_url=server.url, deadline=0.1)
+    assert ("deadline", 1) == (late.value.phase, len(late.value.attempts))
+
+
+def test_rate_limits(both: Both) -> None:
+    """What the server says of its limits is on answers and on errors."""
+    said = {"x-ratelimit-remaining-tokens": "7", "x-ratelimit-reset-tokens": "6m0s"}
+    with serve(faults=[Fault(headers=said, times=1), Fault(status=429, headers=said)]) as server:
+        made = both.ask(lambda client: client.chat.complete("a"), server_url=server.url)
+        assert (7, 360.0) == (made.info.rate_limits.tokens.remaining, made.info.rate_limits.tokens.reset)
+        with pytest.raises(gpt.RateLimitError) as caught:
+            both.text(server_url=server.url, max_retries=0)
+    assert made.info.rate_limits == caught.value.rate_limits
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The log, and secrets
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def test_log(both: Both, caplog: pytest.LogCaptureFixture) -> None:
+    """Each attempt is told to the logger `gpt` at debug level: what, how it ended, how long; nothing secret."""
+    with serve("private answer", faults=[Fault(status=500, times=1, headers={"x-request-id": "r1"})]) as server, no_waiting():
+        settings = {"server_url": server.url, "api_key": "secret", "query": {"api-key": "secret", "v": "1"}}
+        both.text(**settings)
+        assert [] == caplog.records
+        with caplog.at_level("DEBUG", "gpt"):
+            server.struck.clear()
+            both.text(**settings, headers={"x-own": "secret"})
+        first, second = caplog.messages
+        assert first.startswith(f"POST {server.url}/chat/completions?api-key=...&v=1 -> 500 in 0.")
+        assert first.endswith("request id r1")
+        assert " -> 200 in 0." in second
+        caplog.clear()
+        with caplog.at_level("DEBUG", "gpt"), pytest.raises(gpt.ConnectError):
+            both.text(server_url=f"http://127.0.0.1:{closed_port()}", max_retries=0)
+        assert "ConnectError in phase connect" in caplog.messages[0]
+    assert "secret" not in caplog.text
+    assert "private" not in caplog.text
+
+
+def test_query_secrets(both: Both) -> None:
+    """A secret in the query shows in no error."""
+    with serve(faults=[Fault(status=400)]) as server, pytest.raises(gpt.BadRequestError) as caught:
+        both.text(server_url=f"{server.url}?api-key=secret&api-version=1")
+    assert "api-key=...&api-version=1" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_echoed_key(both: Both) -> None:
+    """A server that repeats the key in its error does not make it show."""
+    body = {"error": {"message": "Incorrect API key provided: sk-secret. Bearer sk-secret", "code": "invalid_api_key"}}
+    with serve(faults=[Fault(status=401, body=body)]) as server, pytest.raises(gpt.AuthenticationError) as caught:
+        both.text(server_url=server.url, api_key="sk-secret")
+    assert "Incorrect API key provided: ..." in str(caught.value)
+    assert "sk-secret" not in str(caught.value) + repr(caught.value) + caught.value.body
+
+
+def test_async_key_on_gpt() -> None:
+    """An async function as key of the blocking client is refused, without a warning about it."""
+
+    async def key() -> str:
+        return "k"
+
+    with pytest.raises(InvalidRequestError, match="api_key: an async function belongs to AsyncGpt"):
+        Gpt(server_url="http://h", api_key=key).chat.complete("a")  # type: ignore[arg-type]
+
+
+def test_with_options(both: Both) -> None:
+    """Headers and query of a copy are joined to the client's, over the same connection."""
+
+    def call(client: Any) -> Any:
+        copy = client.with_options(headers={"X-A": "copy"}, query={"b": "2"})
+        if isinstance(client, Gpt):
+            return [client.chat.complete("a"), copy.chat.complete("a")]
+
+        async def run() -> list[Any]:
+            return [await client.chat.complete("a"), await copy.chat.complete("a")]
+
+        return run()
+
+    with serving(completion()) as server:
+        both.ask(call, server_url=f"{server.url}?a=1", api_key="k", headers={"x-a": "own", "x-b": "b"})
+        first, second = headers(server, 0), headers(server, 1)
+        assert ("own", "b", "copy", "b", "Bearer k") == (
+            first["x-a"],
+            first["x-b"],
+            second["x-a"],
+            second["x-b"],
+            second["authorization"],
+        )
+        assert server.requests[1][0].startswith("POST /v1/chat/completions?a=1&b=2 HTTP/1.1")
+        assert 1 == server.connections

@@ -83,12 +83,22 @@ def failure(response: HttpResponse, request: HttpRequest) -> ResponseError:
 
     Covers every status but 200, and the body of a 200 that is an error in disguise.
     """
+    response = _without_key(response, request)
     words = _server_words(response.body)
     kind = _kind(response.status, words)
     hint = _hint(response, request, kind)
     text = words.message or f"{request.origin} answered with an error"
     message = f"{text} ({request.method} {request.url}, {response.elapsed:.2f} s)" + (f"; {hint}" if hint else "")
     return _error(kind, words, message, response)
+
+
+def _without_key(response: HttpResponse, request: HttpRequest) -> HttpResponse:
+    """The answer less the key that the request carried, which some servers repeat when they refuse it."""
+    sent = next((value for name, value in request.headers if name == "authorization"), "")
+    key = sent.rpartition(" ")[2].encode("latin-1", "replace")
+    if len(key) < 8 or key not in response.body:  # shorter ones are no secrets, and would be found in any text
+        return response
+    return msgspec.structs.replace(response, body=response.body.replace(key, b"..."))
 
 
 def engine_failure(status: int, body: bytes, where: str) -> ResponseError:
@@ -116,6 +126,7 @@ def malformed(response: HttpResponse, request: HttpRequest, reason: str) -> Resp
     """The error that a 200 without a completion is: the one it disguises, else MalformedResponseError."""
     if _server_words(response.body).is_error:
         return failure(response, request)
+    response = _without_key(response, request)
     start = response.body[:200].decode("utf-8", "replace").strip()
     content_type = response.headers.get("content-type", "no content type")
     hint = _hint(response, request, MalformedResponseError)

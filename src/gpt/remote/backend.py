@@ -123,6 +123,21 @@ class Endpoint(msgspec.Struct, frozen=True):
         timeout = options.timeout or self.timeout
         return HttpRequest(method, self.origin, target, headers, body, timeout, options.deadline, own)
 
+    def with_extras(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Endpoint:
+        """The endpoint with headers over its own, and its query with more behind it."""
+        from urllib.parse import urlencode
+
+        sent = dict(self.headers) | {name.lower(): value for name, value in headers.items()}
+        whole = "&".join(part for part in (self.query, urlencode(dict(query))) if part)
+        return msgspec.structs.replace(
+            self,
+            query=whole,
+            headers=tuple(sent.items()),
+            authorized="authorization" in sent,
+            completions=self._target(COMPLETIONS, whole),
+            names_calls="idempotency-key" not in sent,
+        )
+
     def _target(self, path: str, query: str) -> str:
         return f"{self.path}{path}?{query}" if query else self.path + path
 
@@ -254,7 +269,6 @@ class _Remote(Generic[Way]):
     def __init__(self, endpoint: Endpoint, transport: Way | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
         self._share(_Shared(transport, network))
-        self._borrows = False
 
     def _share(self, shared: _Shared[Way]) -> None:
         self._shared = shared
@@ -263,11 +277,10 @@ class _Remote(Generic[Way]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoint!r})"
 
-    def over(self, endpoint: Endpoint) -> Self:
-        """A copy for another endpoint at the same server, over the same connections, which closing the copy leaves open."""
-        copy = type(self)(endpoint)
+    def with_extras(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Self:
+        """A copy that sends more headers and a longer query, over the same connections and with the same budget."""
+        copy = type(self)(self.endpoint.with_extras(headers, query))
         copy._share(self._shared)
-        copy._borrows = True
         return copy
 
     @property
@@ -341,8 +354,6 @@ class RemoteBackend(_Remote[Transport]):
         return Stream(opening.stream, asked, info)
 
     def close(self) -> None:
-        if self._borrows:
-            return
         self._shared.closed = True
         if self._shared.transport is not None:
             self._shared.transport.close()
@@ -420,8 +431,6 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
         return AsyncStream(opening.stream, asked, info)
 
     async def close(self) -> None:
-        if self._borrows:
-            return
         self._shared.closed = True
         if self._shared.transport is not None:
             await self._shared.transport.close()
