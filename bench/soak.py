@@ -1,8 +1,8 @@
 """Long runs that must leave nothing behind: calls with faults at random, a tenth of them cancelled, and clients made and dropped.
 
 `python -m bench.soak [calls]`. The server is that of `gpt.testing`, in a process of its own. Sockets, tasks and threads must be
-back to the start, and memory too, but for what is once and for all: it may not grow by 20 bytes a call. Exits with 1 where
-it is not so.
+back to the start; so must the blocks that Python has allocated, but for 500, and the memory of the process, but for 20 bytes
+a call. Exits with 1 where it is not so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import psutil
 
@@ -71,11 +72,20 @@ def serving() -> Iterator[str]:
         process.stdout.close()
 
 
-def standing() -> tuple[int, int, int]:
-    """Open file descriptors, threads, and bytes of memory of this process."""
+class Standing(NamedTuple):
+    """What this process holds: file descriptors, threads, blocks that Python has allocated, and bytes of memory."""
+
+    descriptors: int
+    threads: int
+    blocks: int
+    memory: int
+
+
+def standing() -> Standing:
+    """What this process holds now."""
     gc.collect()
     process = psutil.Process(os.getpid())
-    return process.num_fds(), threading.active_count(), process.memory_info().rss
+    return Standing(process.num_fds(), threading.active_count(), sys.getallocatedblocks(), process.memory_info().rss)
 
 
 CLOCKS = Timeout(connect=5, write=5, first_byte=0.5, idle=0.5)
@@ -96,7 +106,7 @@ async def calls(url: str, count: int, chance: random.Random) -> Counter[str]:
         async def work(share: int) -> None:
             for _ in range(share):
                 task = asyncio.ensure_future(one(client))
-                if chance.random() < 0.1:
+                if chance.random() < 0.14:  # some have ended before
                     for _ in range(chance.randrange(6)):
                         await asyncio.sleep(0)
                     task.cancel()
@@ -140,22 +150,23 @@ def main() -> None:
     count = int(sys.argv[1]) if sys.argv[1:] else CALLS
     began = time.perf_counter()
     with serving() as url, no_waiting():
-        asyncio.run(calls(url, min(count, 5000), random.Random(1)))
+        asyncio.run(calls(url, min(count, 20_000), random.Random(1)))
         clients(url, 50)
+        asyncio.run(async_clients(url, 50))
         before = standing()
         ends = asyncio.run(calls(url, count, random.Random(2)))
         between = standing()
         clients(url, CLIENTS)
         asyncio.run(async_clients(url, CLIENTS))
         after = standing()
-    grown = (between[2] - before[2]) / count
-    kept = (after[2] - between[2]) / (2 * CLIENTS)
+    grown = (after.memory - before.memory) / count
+    blocks = max(between.blocks, after.blocks) - before.blocks
     print(f"{sum(ends.values())} calls in {time.perf_counter() - began:.0f} s: {dict(ends.most_common())}")
     print(f"{2 * CLIENTS} clients made and dropped")
-    print(f"file descriptors {before[0]} -> {between[0]} -> {after[0]}, threads {before[1]} -> {between[1]} -> {after[1]}")
-    print(f"memory {before[2] / 1e6:.1f} -> {between[2] / 1e6:.1f} -> {after[2] / 1e6:.1f} MB")
-    print(f"that is {grown:+.1f} bytes a call, {kept:+.0f} bytes a client")
-    if not before[:2] == between[:2] == after[:2] or grown > 20 or kept > 500:
+    for name in ("descriptors", "threads", "blocks", "memory"):
+        print(f"{name} {' -> '.join(str(getattr(one, name)) for one in (before, between, after))}")
+    print(f"that is {grown:+.1f} bytes a call")
+    if not before[:2] == between[:2] == after[:2] or blocks > 500 or grown > 20:
         raise SystemExit("something was left behind")
 
 
