@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpt import errors
-from gpt.protocol.failures import engine_failure, failure, is_error, malformed, retry_after
+from gpt.protocol.failures import WORDINGS, engine_failure, failure, is_error, malformed, retry_after
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin
 
 REQUEST = HttpRequest("POST", Origin("http", "h", 8000), "/v1/chat/completions", (("authorization", "Bearer sk-secret"),))
@@ -52,6 +52,31 @@ KINDS: list[tuple[str, int, Any, type[errors.ResponseError]]] = [
      errors.UnsupportedParameterError),
     ("OpenRouter, credits", 402, openai("Insufficient credits"), errors.QuotaError),
     ("OpenRouter, model", 400, openai("x is not a valid model ID"), errors.ModelNotFoundError),
+    ("OpenRouter, more credits", 402, {"error": {"message": "This request requires more credits, or fewer max_tokens.",
+                                                 "code": 402}}, errors.QuotaError),
+    ("OpenRouter, no such endpoint", 404, {"error": {"message": "No endpoints found for stepfun/step:free.", "code": 404}},
+     errors.ModelNotFoundError),
+    ("OpenRouter, no tools there", 404, {"error": {"message": "No endpoints found that support tool use.", "code": 404}},
+     errors.UnsupportedParameterError),
+    ("OpenRouter, in a 200", 200, {"error": {"message": "Provider returned error", "code": 502}}, errors.ServerError),
+    ("OpenRouter, throttled in a 200", 200, {"error": {"message": "Provider returned error", "code": 429}},
+     errors.RateLimitError),
+    ("Azure, throttled", 429, {"error": {"code": "429", "message": "Rate limit is exceeded. Try again in 50 seconds."}},
+     errors.RateLimitError),
+    ("LiteLLM, budget", 429, {"error": {"message": "LiteLLM User: x, exceeded budget", "type": "budget_exceeded",
+                                        "code": "429"}}, errors.QuotaError),
+    ("LiteLLM, budget of a team", 400, {"error": {"message": "Budget has been exceeded! Team=x"}}, errors.QuotaError),
+    ("LiteLLM, none available", 429, {"error": {"message": "No deployments available for selected model.", "code": "429"}},
+     errors.RateLimitError),
+    ("LiteLLM, context", 400, {"error": {"message": "litellm.ContextWindowExceededError: x"}}, errors.ContextLengthError),
+    ("vLLM, no room for an answer", 400, {"object": "error", "message": "max_tokens must be at least 1, got -186.",
+                                          "type": "BadRequestError", "param": None, "code": 400}, errors.ContextLengthError),
+    ("llama.cpp, context, older", 500, {"error": {"code": 500, "message": "Context size has been exceeded.",
+                                                  "type": "server_error"}}, errors.ContextLengthError),
+    ("llama-cpp-python, context", 500, {"error": {"message": "Requested tokens (2285) exceed context window of 2048"}},
+     errors.ContextLengthError),
+    ("Ollama, overloaded", 503, {"error": "Server overloaded, please retry shortly (ref: x)"}, errors.OverloadedError),
+    ("Ollama, pull it first", 404, {"error": "model 'llama3' not found, try pulling it first"}, errors.ModelNotFoundError),
     ("a 404 that names the model", 404, openai("nope", None, None, "model"), errors.ModelNotFoundError),
     ("FastAPI, validation", 422, {"detail": [{"loc": ["body"], "msg": "bad"}]}, errors.BadRequestError),
     ("a gateway's message", 400, {"message": "no"}, errors.BadRequestError),
@@ -194,3 +219,12 @@ def test_server_words_of_other_types() -> None:
     error = failure(answer(500, {"error": {"message": {"a": 1}, "code": 500}}), REQUEST)
     assert "500" == error.code
     assert '{"a":1}' in error.message
+
+
+def test_sources() -> None:
+    """Every wording has its source, and every server that is promised has a row and a body above."""
+    servers = ("hosted", "Azure", "vLLM", "llama.cpp", "Ollama", "LiteLLM", "OpenRouter")
+    for server in servers:
+        assert any(server in row.source for row in WORDINGS), server
+        assert any(name.startswith(server) for name, *_ in KINDS), server
+    assert all(": " in row.source for row in WORDINGS)

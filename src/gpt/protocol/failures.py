@@ -50,31 +50,93 @@ class Wording(NamedTuple):
     statuses: tuple[int, ...]
     pattern: str
     """A regular expression, compiled when there is a failure to look at."""
-    used_by: str
+    source: str
+    """The servers that say so, and where one was seen to: a thread (owner/repository#number) or a page."""
 
+
+_ERROR_CODES = "the hosted service's guide to error codes"
 
 WORDINGS: tuple[Wording, ...] = (
-    Wording(QuotaError, (429, 403, 402, 200), r"insufficient_quota|exceeded your current quota", "hosted, Azure"),
-    Wording(QuotaError, (402, 200), r"insufficient (credits|balance)", "OpenRouter, DeepSeek"),
-    Wording(ContextLengthError, (), r"context_length_exceeded|exceed_context_size", "hosted, Azure, llama.cpp"),
-    Wording(ContextLengthError, (), r"maximum context length|exceeds? the available context size", "vLLM, llama.cpp"),
-    Wording(ContextLengthError, (), r"ContextWindowExceeded|prompt is too long", "LiteLLM"),
-    Wording(ContentPolicyError, (), r"content_policy_violation|content_filter|ResponsibleAIPolicy", "hosted, Azure"),
-    Wording(ModelNotFoundError, (400, 404, 200), r"model_not_found|DeploymentNotFound", "hosted, Azure"),
-    Wording(ModelNotFoundError, (400, 404, 200), r"the model .* does not exist|model .* not found", "vLLM, Ollama"),
-    Wording(ModelNotFoundError, (400, 404, 200), r"not a valid model id|no endpoints found", "OpenRouter"),
-    Wording(UnsupportedParameterError, (400, 422), r"unsupported_(parameter|value)|unsupported parameter", "hosted"),
-    Wording(UnsupportedParameterError, (400, 422), r"UnsupportedParamsError|extra inputs are not permitted", "LiteLLM, TGI"),
-    Wording(AuthenticationError, (400, 200), r"invalid_api_key|invalid api key", "hosted, gateways"),
-    Wording(OverloadedError, (), r"overloaded|server is busy|loading model", "hosted, TGI, llama.cpp"),
-    Wording(RateLimitError, (200,), r"rate_limit_exceeded|rate limit", "OpenRouter"),
+    Wording(
+        QuotaError, (429, 403, 402, 200), r"insufficient_quota|exceeded your current quota", "hosted, Azure: openai-python#1671"
+    ),
+    Wording(
+        QuotaError,
+        (402, 429, 200),
+        r"insufficient.(credits|balance)|requires more credits",
+        "OpenRouter: continue#10298, open-assistant#80",
+    ),
+    Wording(
+        QuotaError,
+        (400, 403, 429),
+        r"budget_exceeded|ExceededBudget|budget has been exceeded|crossed budget",
+        "LiteLLM: BerriAI/litellm#14144",
+    ),
+    Wording(ContextLengthError, (), r"context_length_exceeded", f"hosted, Azure: {_ERROR_CODES}; rahul2002m/ChatPDF#6"),
+    Wording(
+        ContextLengthError,
+        (),
+        r"exceed_context_size|exceeds? the available context size|context size has been exceeded|exceed n_ctx",
+        "llama.cpp: ggml-org/llama.cpp#15780, ggml-org/llama.cpp#19774, gpustack#1845",
+    ),
+    Wording(ContextLengthError, (), r"maximum context length", "vLLM, DeepSeek: vllm-project/vllm#20409, fast-agent#621"),
+    Wording(ContextLengthError, (400,), r"max_tokens must be at least 1, got -", "vLLM: vllm-project/vllm#4667"),
+    Wording(ContextLengthError, (), r"exceed context window of", "llama-cpp-python: CASALIOY#14"),
+    Wording(ContextLengthError, (), r"ContextWindowExceeded|prompt is too long", "LiteLLM: its exception mapping"),
+    Wording(
+        ContentPolicyError,
+        (),
+        r"content_policy_violation|content_filter|ResponsibleAIPolicy|ContentPolicyViolation",
+        "hosted, Azure, LiteLLM: Azure's page on content filtering",
+    ),
+    Wording(UnsupportedParameterError, (404,), r"no endpoints found that support", "OpenRouter: lastmile-ai/mcp-agent#237"),
+    Wording(
+        ModelNotFoundError,
+        (400, 404, 200),
+        r"model_not_found|DeploymentNotFound",
+        f"hosted: {_ERROR_CODES}; Azure: chatboxai/chatbox#861",
+    ),
+    Wording(
+        ModelNotFoundError,
+        (400, 404, 200),
+        r"the model .* does not exist|model .* not found",
+        "vLLM: openai/api_server; Ollama: ollama/ollama#3876",
+    ),
+    Wording(
+        ModelNotFoundError,
+        (400, 404, 200),
+        r"not a valid model id|no endpoints found",
+        "OpenRouter: anthropic-proxy#4, free-claude-code#166",
+    ),
+    Wording(
+        UnsupportedParameterError,
+        (400, 422),
+        r"unsupported_(parameter|value)|unsupported parameter",
+        "hosted, Azure: openai-python#2046",
+    ),
+    Wording(
+        UnsupportedParameterError,
+        (400, 422),
+        r"UnsupportedParamsError|extra inputs are not permitted",
+        "LiteLLM, TGI: their exception mappings",
+    ),
+    Wording(AuthenticationError, (400, 200), r"invalid_api_key|invalid api key", f"hosted: {_ERROR_CODES}; gateways"),
+    Wording(
+        OverloadedError,
+        (),
+        r"overloaded|server busy|server is busy|loading model",
+        f"hosted: {_ERROR_CODES}; Ollama: ollama/ollama#15934; llama.cpp: its server's README",
+    ),
+    Wording(RateLimitError, (200,), r"rate_limit_exceeded|rate limit", "OpenRouter: its page on errors"),
 )
 
 _CONTEXT_NUMBERS = (
     # vLLM and the hosted service: "maximum context length is 4096 tokens. However, you requested 5000 tokens"
-    r"maximum context length is (?P<limit>\d+) tokens.*?(?:requested|resulted in) (?:about )?(?P<requested>\d+)",
-    # llama.cpp: "the request (5000 tokens) exceeds the available context size (4096 tokens)"
+    r"maximum context length is (?P<limit>\d+) tokens.*?(?:requested|resulted in|contains) (?:about )?(?P<requested>\d+)",
+    # llama.cpp: "request (5000 tokens) exceeds the available context size (4096 tokens)"
     r"request \((?P<requested>\d+) tokens\) exceeds the available context size \((?P<limit>\d+) tokens\)",
+    # llama-cpp-python: "Requested tokens (2285) exceed context window of 2048"
+    r"requested tokens \((?P<requested>\d+)\) exceed context window of (?P<limit>\d+)",
 )
 
 
