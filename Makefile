@@ -7,7 +7,7 @@ Q ?= Name three rivers.
 override Q := $(value Q)
 export Q
 
-.PHONY: chat test check cover bench soak docs clean
+.PHONY: chat test check cover bench soak fuzz docs clean
 
 chat: .venv/local
 	@$(BIN)/gpt --base-url local: -- "$$Q" < /dev/null
@@ -34,6 +34,10 @@ bench: .venv/bench
 
 soak: .venv/dev
 	$(BIN)/python -m bench.soak
+
+fuzz: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
+	$(BIN)/python fuzz/answers.py -max_total_time=$(or $(SECONDS),60)
 
 # The links lead somewhere, the examples run, the tables are true.
 docs: .venv/dev

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpt import errors
-from gpt.protocol.failures import WORDINGS, engine_failure, failure, is_error, malformed, retry_after
+from gpt.protocol.failures import WORDINGS, engine_failure, failure, is_error, malformed, redirected, retry_after
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin
 
 REQUEST = HttpRequest("POST", Origin("http", "h", 8000), "/v1/chat/completions", (("authorization", "Bearer sk-secret"),))
@@ -228,3 +228,51 @@ def test_sources() -> None:
         assert any(server in row.source for row in WORDINGS), server
         assert any(name.startswith(server) for name, *_ in KINDS), server
     assert all(": " in row.source for row in WORDINGS)
+
+
+def test_repeated_key() -> None:
+    """A key that the server repeats is taken out of its words; a short one, which is in any text, is not."""
+    said = openai("Incorrect API key provided: sk-secret")
+    error = failure(answer(401, said), REQUEST)
+    assert "Incorrect API key provided: ..." in error.message
+    assert "sk-secret" not in str(error) + error.body
+    assert "sk-secret" not in str(malformed(answer(200, b"<p>sk-secret"), REQUEST, "x"))
+    short = HttpRequest("POST", REQUEST.origin, REQUEST.target, (("authorization", "Bearer key"),))
+    assert "Incorrect API key provided" in failure(answer(401, said), short).message
+
+
+GET = HttpRequest("GET", Origin("https", "h", 443), "/v1/models", (("authorization", "k"), ("accept", "a/b")))
+POST = HttpRequest("POST", GET.origin, "/v1/x", GET.headers, b"{}")
+
+REDIRECTS: list[tuple[HttpRequest, int, str | None, str | None]] = [
+    (POST, 307, "/v2/x?a=b", "https://h/v2/x?a=b"),
+    (POST, 308, "y", "https://h/v1/y"),
+    (POST, 307, "https://h", "https://h/"),
+    (POST, 307, "https://other.test:8443/v1", "https://other.test:8443/v1"),
+    (POST, 307, "//other.test/v1", "https://other.test/v1"),
+    (GET, 301, "/v2", "https://h/v2"),
+    (GET, 302, "/v2", "https://h/v2"),
+    (GET, 303, "/v2", "https://h/v2"),
+    (POST, 301, "/v2", None),
+    (POST, 302, "/v2", None),
+    (POST, 303, "/v2", None),
+    (POST, 307, None, None),
+    (POST, 307, "http://h/v1", None),
+    (POST, 307, "https://u:p@h/v1", None),
+    (POST, 307, "ftp://h/v1", None),
+    (POST, 307, "https://h:port/", None),
+    (POST, 307, "https://[::1/", None),
+    (POST, 307, "/a b", None),
+    (POST, 307, "/\xe9", None),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "location", "expected"), REDIRECTS)
+def test_redirected(asked: HttpRequest, status: int, location: str | None, expected: str | None) -> None:
+    """A redirect that keeps the method and is safe gives the next request; the key goes along at the same origin only."""
+    further = redirected(answer(status, b"", **({} if location is None else {"location": location})), asked)
+    assert expected == (None if further is None else further.url)
+    if further is not None:
+        assert (further.origin == asked.origin) is (("authorization", "k") in further.headers)
+        assert ("accept", "a/b") in further.headers
+        assert (asked.method, asked.body) == (further.method, further.body)

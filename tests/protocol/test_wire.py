@@ -83,3 +83,24 @@ def test_tokens_per_second(info: ResponseInfo, expected: float | None) -> None:
 def test_request_id(name: str, expected: str | None) -> None:
     """The request id has two names."""
     assert expected == ResponseInfo(headers=Headers([(name, "r")])).request_id
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/v1", "http://h/v1"),
+        ("/v1?api-version=1", "http://h/v1?api-version=1"),
+        ("/v1?api-key=s&a=b&SIG=s&Access_Token=s&flag", "http://h/v1?api-key=...&a=b&SIG=...&Access_Token=...&flag"),
+    ],
+)
+def test_shown_url(target: str, expected: str) -> None:
+    """A URL is shown without the values that may be secrets."""
+    assert expected == HttpRequest("GET", Origin("http", "h", 80), target).url
+
+
+def test_rate_limits() -> None:
+    """The limits that an answer speaks of are read when asked for."""
+    assert ResponseInfo().rate_limits is None
+    limits = ResponseInfo(headers=Headers([("x-ratelimit-limit-requests", "3")])).rate_limits
+    assert limits is not None
+    assert 3 == limits.requests.limit
