@@ -12,6 +12,7 @@ import requests
 
 import gpt
 from gpt import AsyncGpt, Gpt, InvalidRequestError
+from gpt.testing import Fault, no_waiting, serve
 from gpt.testing.loopback import Loopback, answer, closed_port, completion, serving
 
 from remote_stream import STREAM
@@ -89,3 +90,31 @@ def test_refused(ours: Any, client: Any, text: str) -> None:
         ours(server_url="http://h", client=client())
     with pytest.raises(InvalidRequestError, match="network: has no meaning beside client="):
         Gpt(server_url="http://h", client=requests.Session(), network=gpt.Network())
+
+
+@pytest.mark.parametrize("library", [*BLOCKING, *ON_ASYNCIO])
+def test_the_same_call(library: Any) -> None:
+    """Through a caller's client, too, a call is tried again under one name, follows redirects without its key, and ends."""
+    faults = [Fault(status=500, times=1), Fault(status=307, times=1, headers={"location": "/v1/chat/completions?api-key=k"})]
+    asynchronous = library in ON_ASYNCIO
+
+    def ask(url: str, **settings: Any) -> Any:
+        if not asynchronous:
+            with library() as client:
+                return Gpt(server_url=url, client=client, **settings).chat.complete("a")
+
+        async def run() -> Any:
+            async with library() as client:
+                return await AsyncGpt(server_url=url, client=client, **settings).chat.complete("a")
+
+        return asyncio.run(run())
+
+    with serve("hi", faults=faults) as server, no_waiting():
+        made = ask(server.url, api_key="k")
+        names = [head.lower().partition("idempotency-key: ")[2][:32] for head, _ in server.requests]
+        assert [500, 307, 200] == [attempt.status for attempt in made.info.attempts]
+        assert "?api-key=k " in server.requests[2][0]
+    assert 32 == len(names[0])
+    assert names[0] == names[1] == names[2]
+    with serve(faults=[Fault(stall="head")]) as server, pytest.raises(gpt.RequestTimeoutError):
+        ask(server.url, deadline=0.2)

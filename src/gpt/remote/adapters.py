@@ -1,7 +1,8 @@
 """A caller's own HTTP client as the way out: `httpx`, `httpx2` or `requests`, blocking or on asyncio.
 
 For what our own transport leaves out: HTTP/2, SOCKS, a company's authentication, recorded tests. The client stays the
-caller's: its settings hold, its cookies are its own, and it is not closed here. Redirects are not followed.
+caller's: its settings hold, its cookies are its own, and it is not closed here. Redirects are followed by the flow, not by it.
+A deadline caps each of its clocks; an answer that keeps coming in small pieces can outlast it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gpt.protocol.wire import (
     HttpStream,
     Transport,
 )
+from gpt.remote.http.connect import shorter
 
 
 def adapt(client: Any) -> Transport:
@@ -86,14 +88,17 @@ class _Httpx:
         self._library = library
 
     def _built(self, request: HttpRequest) -> Any:
-        clocks = request.timeout
+        clocks, deadline = request.timeout, request.deadline
         return self._client.build_request(
             request.method,
-            request.url,
-            headers=list(request.headers),
+            f"{request.origin}{request.target}",
+            headers=[*request.headers, *request.own_headers],
             content=request.body,
             timeout=self._library.Timeout(
-                connect=clocks.connect, write=clocks.write, read=clocks.first_byte, pool=clocks.connect
+                connect=shorter(clocks.connect, deadline),
+                write=shorter(clocks.write, deadline),
+                read=shorter(clocks.first_byte, deadline),
+                pool=shorter(clocks.first_byte, deadline),
             ),
         )
 
@@ -212,14 +217,14 @@ class RequestsTransport:
 
     def _sent(self, request: HttpRequest, *, stream: bool) -> Any:
         started = time.perf_counter()
-        clocks = request.timeout
+        clocks, deadline = request.timeout, request.deadline
         try:
             return self._session.request(
                 request.method,
-                request.url,
-                headers=dict(request.headers),
+                f"{request.origin}{request.target}",
+                headers=dict([*request.headers, *request.own_headers]),
                 data=request.body,
-                timeout=(clocks.connect, clocks.first_byte),
+                timeout=(shorter(clocks.connect, deadline), shorter(clocks.first_byte, deadline)),
                 stream=stream,
                 allow_redirects=False,
             )

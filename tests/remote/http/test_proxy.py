@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import socket
@@ -14,6 +15,7 @@ import trustme
 
 from gpt.errors import ConnectError, InvalidRequestError
 from gpt.protocol.wire import Origin
+from gpt.remote.http.aio import AsyncHttpTransport
 from gpt.remote.http.connect import Network
 from gpt.remote.http.proxy import MAX_ANSWER, Proxy, parse_proxy, proxy_for, tunnel_is_open
 from gpt.testing.loopback import Gone, Loopback, Peer, always, answer, closed_port, serving
@@ -247,3 +249,33 @@ def test_no_proxy_there(make: Make) -> None:
     with Loopback(lambda peer: peer.read_request() and None) as proxy:  # type: ignore[func-returns-value]
         with pytest.raises(ConnectError, match="it closed the connection without an answer"):
             make(Network(proxy=f"http://127.0.0.1:{proxy.port}")).send(request(443, scheme="https", host="model.test"))
+
+
+def test_cancelled_anywhere(authority: trustme.CA) -> None:
+    """Cancelling at whatever turn of the loop, in the tunnel and its TLS too, leaves no connection and no place behind."""
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("model.test").configure_cert(own)
+
+    async def run(proxy: Loopback) -> None:
+        network = Network(verify=trusting(authority), proxy=f"http://127.0.0.1:{proxy.port}")
+        for turns in range(120):
+            transport = AsyncHttpTransport(network)
+            task = asyncio.ensure_future(transport.send(request(443, scheme="https", host="model.test")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if task.done():  # as fast as that
+                break
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not any(pool.idle.places for pool in transport._pools.values())
+        transport = AsyncHttpTransport(network)
+        assert b"a" == (await transport.send(request(443, scheme="https", host="model.test"))).body
+        await transport.close()
+
+    with Loopback(always(answer(b"a")), own) as server, proxying(server.port) as proxy:
+        asyncio.run(run(proxy))
+        for _ in range(proxy.connections):
+            assert proxy.ended.acquire(timeout=10)
