@@ -66,14 +66,15 @@ class ScriptedStream:
 class Scripted:
     """Gives its answers in turn, the last one for ever. May be shared by threads.
 
-    `asked` holds the requests, `options` how each was made, `streams` the streams that were given; `closed` tells whether
-    `close` was called. A text that is streamed comes word by word; chunks that are asked for whole are folded.
+    `answers` holds those that are left and may be changed; `asked` the requests, `options` how each was made, `streams` the
+    streams that were given; `closed` tells whether `close` was called. A text that is streamed comes word by word; chunks that
+    are asked for whole are folded.
     """
 
     def __init__(self, *answers: Answer) -> None:
         if not answers:
             raise ValueError("a script needs at least one answer")
-        self._answers = list(answers)
+        self.answers: list[Answer] = list(answers)
         self._lock = threading.Lock()
         self.asked: list[ChatRequest] = []
         self.options: list[CallOptions] = []
@@ -81,13 +82,13 @@ class Scripted:
         self.closed = False
 
     def __repr__(self) -> str:
-        return f"Scripted({len(self._answers)} answers left)"
+        return f"Scripted({len(self.answers)} answers left)"
 
     def _next(self, request: ChatRequest, options: CallOptions) -> Said:
         with self._lock:
             self.asked.append(request)
             self.options.append(options)
-            answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if callable(answer):
             answer = answer(request)
         if isinstance(answer, GptError):
