@@ -38,6 +38,8 @@ from gpt.types import (
 
 _NUMBERS = ("frequency_penalty", "presence_penalty", "temperature", "top_p")
 
+_NO_NUMBERS = (UNSET,) * 5
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -61,13 +63,8 @@ def encode_request(request: ChatRequest) -> bytes:
         body = _encoder.encode(request if request.extra is UNSET else _with_extra(request))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _unencodable(request, error) from error
-    if (
-        isinstance(request.temperature, float)
-        or isinstance(request.top_p, float)
-        or request.logit_bias is not UNSET
-        or isinstance(request.presence_penalty, float)
-        or isinstance(request.frequency_penalty, float)
-    ):
+    numbers = (request.temperature, request.top_p, request.presence_penalty, request.frequency_penalty, request.logit_bias)
+    if numbers != _NO_NUMBERS:
         _check_numbers(request)  # one that is no number would be sent as null
     check_request(body)
     return body
