@@ -120,6 +120,9 @@ class _Core:
         given = {name: fields.pop(name) for name in _OPTIONS & fields.keys()}
         if given.get("timeout") is not None:
             given["timeout"] = Timeout.of(given["timeout"])
+        for name in ("headers", "query"):
+            if given.get(name):
+                given[name] = {**(getattr(self.options, name) or {}), **given[name]}
         return msgspec.structs.replace(self.options, **{name: value for name, value in given.items() if value is not None})
 
     def _over(self, request: ChatRequest | Mapping[str, Any], fields: dict[str, Any], model: str | None) -> ChatRequest:
@@ -229,16 +232,11 @@ class AsyncClientSettings(ClientSettings, total=False):
     api_key: str | Callable[[], str] | Callable[[], Awaitable[str]] | None
 
 
-class CopySettings(TypedDict, total=False):
-    """What `with_options` may change, as keywords. Headers and query are joined to the client's; the rest replaces."""
+class CopySettings(CallOptionParams, total=False):
+    """What `with_options` may change, as keywords: how calls are made, and the model."""
 
     model: str | None
-    timeout: Timeout | Seconds | None
-    deadline: Seconds | None
     max_retries: int | None
-    retry: Retry | None
-    headers: Mapping[str, str] | None
-    query: Mapping[str, str] | None
 
 
 _SETTINGS = frozenset(BlockingClientSettings.__optional_keys__)
@@ -272,17 +270,11 @@ def _set_up(
     url = _one_of("server_url", server_url, "base_url", of("base_url"))
     policy = _policy(of("retry"), of("max_retries"), retry_config)
     model, timeout, deadline = of("model"), of("timeout"), of("deadline")
-    options = DEFAULT_OPTIONS if deadline is None else CallOptions(deadline=deadline)
     backend = of("backend")
     if backend is not None:
         given = {"api_key": key, "server_url": url, "server_idx": server_idx, "client": client}
-        given |= {name: of(name) for name in ("headers", "query", "organization", "project", "network")}
-        for name, value in given.items():
-            if value is not None:
-                raise InvalidRequestError(f"{name}: has no meaning beside backend=, which answers by itself", param=name)
-        if timeout is not None or policy is not None:
-            options = CallOptions(timeout=None if timeout is None else Timeout.of(timeout), deadline=deadline, retry=policy)
-        return _Setup(_Core(model, options), backend=backend)
+        _refuse(given | {name: of(name) for name in _FOR_SERVERS}, "beside backend=, which answers by itself")
+        return _Setup(_Core(model, _local_options(timeout, deadline, policy)), backend=backend)
     if url is None and server_idx is not None:
         from gpt.sdkconfiguration import SERVERS
 
@@ -298,7 +290,8 @@ def _set_up(
     if url is None:
         url = os.environ.get("OPENAI_BASE_URL", "").strip() or None
     if url is not None and url.startswith("local:"):
-        return _Setup(_Core(model, options), local_url=url)
+        _refuse({"client": client} | {name: of(name) for name in _FOR_SERVERS}, 'with "local:", where there is no server')
+        return _Setup(_Core(model, _local_options(timeout, deadline, policy)), local_url=url)
     from gpt.remote.backend import endpoint
 
     made = endpoint(
@@ -313,7 +306,23 @@ def _set_up(
     )
     if client is not None and of("network") is not None:
         raise InvalidRequestError("network: has no meaning beside client=, which has its own settings", param="network")
+    options = DEFAULT_OPTIONS if deadline is None else CallOptions(deadline=deadline)
     return _Setup(_Core(model, options), endpoint=made, network=of("network"))
+
+
+_FOR_SERVERS = ("headers", "query", "organization", "project", "network")
+"""Settings that say how a server is asked."""
+
+
+def _refuse(given: Mapping[str, Any], where: str) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidRequestError(f"{name}: has no meaning {where}", param=name)
+
+
+def _local_options(timeout: Timeout | Seconds | None, deadline: Seconds | None, retry: Retry | None) -> CallOptions:
+    """The options of a client whose backend has no endpoint to hold them."""
+    return CallOptions(timeout=None if timeout is None else Timeout.of(timeout), deadline=deadline, retry=retry)
 
 
 def _one_of(first_name: str, first: Any, second_name: str, second: Any) -> Any:
@@ -337,28 +346,14 @@ def _policy(retry: Retry | None, max_retries: int | None, retry_config: RetryCon
     return retry
 
 
-def _copied(core: _Core, backend: Any, settings: Mapping[str, Any]) -> tuple[_Core, Any]:
-    """The core and the backend of a client's copy. Raises InvalidRequestError, and TypeError for an unknown setting."""
+def _copied(core: _Core, settings: Mapping[str, Any]) -> _Core:
+    """The core of a client's copy. Raises InvalidRequestError, and TypeError for an unknown setting."""
     for name in settings:
         if name not in CopySettings.__optional_keys__:
             raise TypeError(f"with_options changes no {name!r}; it takes {', '.join(sorted(CopySettings.__optional_keys__))}")
-    of = settings.get
-    policy = _policy(of("retry"), of("max_retries"), None)
-    headers, query = of("headers"), of("query")
-    if headers or query:
-        if not hasattr(backend, "with_extras"):
-            raise InvalidRequestError(
-                f"headers, query: {type(backend).__name__} sends none; they are for a server", param="headers"
-            )
-        backend = backend.with_extras(headers or {}, query or {})
-    options = core.options
-    if "timeout" in settings:
-        options = msgspec.structs.replace(options, timeout=Timeout.of(of("timeout")))
-    if "deadline" in settings:
-        options = msgspec.structs.replace(options, deadline=of("deadline"))
-    if policy is not None:
-        options = msgspec.structs.replace(options, retry=policy)
-    return _Core(of("model") or core.model or None, options), backend
+    fields = dict(settings)
+    fields["retry"] = _policy(fields.get("retry"), fields.pop("max_retries", None), None)
+    return _Core(fields.pop("model", None) or core.model or None, core.options_of(fields))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -398,10 +393,11 @@ class Gpt:
     def with_options(self, **settings: Unpack[CopySettings]) -> Gpt:
         """A copy with other settings, over the same connections, which closing the copy leaves open.
 
-        Raises InvalidRequestError, and TypeError for what a copy cannot change.
+        Headers and query are joined to the client's. As in a call, None leaves a setting as it is. Raises InvalidRequestError,
+        and TypeError for what a copy cannot change.
         """
         copy: Gpt = object.__new__(type(self))
-        copy._take(*_copied(self._core, self.backend, settings), borrows=True)
+        copy._take(_copied(self._core, settings), self.backend, borrows=True)
         return copy
 
     def __repr__(self) -> str:
@@ -625,7 +621,7 @@ class AsyncGpt:
     def with_options(self, **settings: Unpack[CopySettings]) -> AsyncGpt:
         """A copy with other settings, over the same connections, which closing the copy leaves open; see `Gpt.with_options`."""
         copy: AsyncGpt = object.__new__(type(self))
-        copy._take(*_copied(self._core, self.backend, settings), borrows=True)
+        copy._take(_copied(self._core, settings), self.backend, borrows=True)
         return copy
 
     def __repr__(self) -> str:

@@ -231,10 +231,11 @@ class TransportError(GptError):
         self.phase = phase
         self.sent = sent
         self.elapsed = 0.0
-        """Seconds that the attempt took before it failed."""
+        """Seconds that the attempt took before it failed; 0.0 where nobody measured."""
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.phase}, {self.elapsed:.2f} s{_told(self.attempts)})"
+        took = f", {self.elapsed:.2f} s" if self.elapsed else ""
+        return f"{self.message} ({self.phase}{took}{_told(self.attempts)})"
 
 
 class ConnectError(TransportError):

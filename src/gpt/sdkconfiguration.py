@@ -35,5 +35,5 @@ def configuration(backend: Any) -> SDKConfiguration:
     """The configuration of a client with this backend; `server_url` is "" when no server answers."""
     endpoint = getattr(backend, "endpoint", None)
     url = f"{endpoint.origin}{endpoint.path}" if endpoint else ""
-    transport = getattr(getattr(backend, "_shared", None), "transport", None)
+    transport = getattr(backend, "_transport", None)
     return SDKConfiguration(client=transport, security_client=transport, server_url=url)

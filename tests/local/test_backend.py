@@ -518,3 +518,17 @@ def test_url(url: str, model: str) -> None:
     assert model == Local.from_url(url).model
     client = Gpt(server_url=url)
     assert repr(client) == f"Gpt(backend=Local({model!r}))"
+
+
+@pytest.mark.parametrize("options", [{"headers": {"a": "b"}}, {"query": {"a": "b"}}])
+def test_nothing_to_send_headers_to(box: Local, options: dict[str, Any]) -> None:
+    """Headers and query are for a server: here they are refused, not ignored."""
+    with pytest.raises(InvalidRequestError, match="there is no server here to send them to"):
+        Gpt(backend=box).chat.complete("a", **options)
+
+
+def test_client_settings() -> None:
+    """A client's timeout and policy hold for `local:`; what only a server could use is refused."""
+    assert 3.0 == Gpt(server_url="local:", timeout=3).chat._core.options.timeout.idle  # type: ignore[union-attr]
+    with pytest.raises(InvalidRequestError, match='organization: has no meaning with "local:"'):
+        Gpt(server_url="local:", organization="o")

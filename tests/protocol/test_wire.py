@@ -104,3 +104,19 @@ def test_rate_limits() -> None:
     limits = ResponseInfo(headers=Headers([("x-ratelimit-limit-requests", "3")])).rate_limits
     assert limits is not None
     assert 3 == limits.requests.limit
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (Origin("http", "h", 80), "h"),
+        (Origin("https", "h", 443), "h"),
+        (Origin("https", "h", 80), "h:80"),
+        (Origin("http", "::1", 8080), "[::1]:8080"),
+        (Origin("http", "::1", 80), "[::1]"),
+    ],
+)
+def test_authority(origin: Origin, expected: str) -> None:
+    """An authority leaves out the scheme's own port and puts an IPv6 address in brackets."""
+    assert expected == origin.authority
+    assert f"{origin.scheme}://{expected}" == str(origin)

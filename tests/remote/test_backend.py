@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -400,7 +401,7 @@ def test_budget_is_shared(both: Both) -> None:
 
     def call(client: Any) -> Any:
         copy = client.with_options(headers={"x": "y"})
-        client.backend._shared.budget.tokens = 14
+        client.backend._chances.budget.tokens = 14
 
         async def both_calls() -> list[int]:
             counts = []
@@ -541,3 +542,36 @@ def test_with_options(both: Both) -> None:
         )
         assert server.requests[1][0].startswith("POST /v1/chat/completions?a=1&b=2 HTTP/1.1")
         assert 1 == server.connections
+
+
+def test_stream_attempts(both: Both) -> None:
+    """A stream that was tried again tells so."""
+    with serve(faults=[Fault(status=500, times=1)]) as server, no_waiting():
+        made = both.ask(lambda client: client.chat.stream("a").until_done(), server_url=server.url)
+    assert [500, 200] == [attempt.status for attempt in made.info.attempts]
+
+
+def test_cancelled_between_attempts() -> None:
+    """A call in a thread that nobody waits for any more ends its wait for the next attempt."""
+    cancel = threading.Event()
+    cancel.set()
+    client = Gpt(server_url=f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(gpt.GptError, match="the call was cancelled"):
+        client.backend.complete(gpt.ChatRequest(messages=[UserMessage("a")]), gpt.CallOptions(cancel=cancel))
+
+
+def test_other_keys_do_not_show(both: Both) -> None:
+    """A key in a header of another name, repeated by the server, does not show either."""
+    body = {"error": {"message": "no such key: azure-secret"}}
+    with serve(faults=[Fault(status=401, body=body)]) as server, pytest.raises(gpt.AuthenticationError) as caught:
+        both.text(server_url=server.url, headers={"api-key": "azure-secret"})
+    assert "azure-secret" not in str(caught.value)
+
+
+def test_authorization_of_a_call() -> None:
+    """On the hosted service an Authorization header of the client's or the call's own is a key like any other."""
+    hosted = endpoint()
+    given = gpt.CallOptions(headers={"Authorization": "Bearer own"})
+    assert ("authorization", "Bearer own") in hosted.request("POST", "/chat/completions", b"", given, "").headers
+    with pytest.raises(InvalidRequestError, match="no API key"):
+        hosted.request("POST", "/chat/completions", b"", gpt.CallOptions(headers={"x": "y"}), "")

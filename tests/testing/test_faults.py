@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from gpt import Gpt, ServerError
 from gpt.testing import Fault, no_waiting, serve
+from gpt.testing.loopback import Loopback, Peer
 
 ASKED: Any = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
 
@@ -53,13 +56,16 @@ def test_seeded() -> None:
     assert {"hi", "ServerError", "RateLimitError"} == set(statuses(1))
 
 
-def test_no_waiting() -> None:
-    """Without waiting, retries come at once; what would have been waited is told."""
+def test_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting nothing sleeps before a retry; what would have been waited is told."""
+
+    def asleep(_: float) -> None:
+        raise AssertionError("it slept")
+
     with serve(faults=[Fault(status=429, headers={"retry-after": "100"}, times=1)]) as server:
-        began = time.monotonic()
+        monkeypatch.setattr(time, "sleep", asleep)
         with no_waiting():
             made = Gpt(server_url=server.url).chat.complete("a")
-        assert time.monotonic() - began < 90
     assert made.info is not None
     assert made.info.attempts[1].waited >= 100
 
@@ -97,3 +103,17 @@ def test_error_body() -> None:
     """A status without a body of its own says what it is."""
     with serve(faults=[Fault(status=500)]) as server, pytest.raises(ServerError, match="a fault that was asked for: 500"):
         Gpt(server_url=server.url, max_retries=0).chat.complete("a")
+
+
+def test_left_while_it_plays() -> None:
+    """A connection whose play does not end is an error where the server is left, not a thread that nobody knows of."""
+    reached, release = threading.Event(), threading.Event()
+
+    def play(_: Peer) -> None:
+        reached.set()
+        release.wait(60)
+
+    with pytest.raises(RuntimeError, match="a connection is still being played"), Loopback(play, patience=0.01) as server:
+        socket.create_connection(("127.0.0.1", server.port)).close()
+        assert reached.wait(10)
+    release.set()

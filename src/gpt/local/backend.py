@@ -134,6 +134,8 @@ class Local:
 
     def _start(self, request: ChatRequest, options: CallOptions, *, usage: bool = True, whole: bool = False) -> LocalStream:
         started = time.perf_counter()
+        if options.headers or options.query:
+            raise InvalidRequestError("headers, query: there is no server here to send them to", param="headers")
         # Encoding checks every field, and gives plain values whatever the caller mixed.
         given = msgspec.json.decode(codec.encode_request(msgspec.structs.replace(request, extra=UNSET)))
         known = {name: value for name, value in given.items() if name in request.__struct_fields__}

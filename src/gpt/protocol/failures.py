@@ -29,7 +29,7 @@ from gpt.errors import (
     UnsupportedParameterError,
 )
 from gpt.protocol.limits import rate_limits
-from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, is_secret
 
 _BY_STATUS: dict[int, type[ResponseError]] = {
     401: AuthenticationError,
@@ -155,12 +155,13 @@ def failure(response: HttpResponse, request: HttpRequest) -> ResponseError:
 
 
 def _without_key(response: HttpResponse, request: HttpRequest) -> HttpResponse:
-    """The answer less the key that the request carried, which some servers repeat when they refuse it."""
-    sent = next((value for name, value in request.headers if name == "authorization"), "")
-    key = sent.rpartition(" ")[2].encode("latin-1", "replace")
-    if len(key) < 8 or key not in response.body:  # shorter ones are no secrets, and would be found in any text
-        return response
-    return msgspec.structs.replace(response, body=response.body.replace(key, b"..."))
+    """The answer less the keys that the request carried, which some servers repeat when they refuse them."""
+    body = response.body
+    for name, value in request.headers:
+        key = value.rpartition(" ")[2].encode("latin-1", "replace")
+        if len(key) >= 8 and is_secret(name):  # shorter ones are no secrets, and would be found in any text
+            body = body.replace(key, b"...")
+    return response if body is response.body else msgspec.structs.replace(response, body=body)
 
 
 def engine_failure(status: int, body: bytes, where: str) -> ResponseError:
@@ -233,6 +234,8 @@ def _hint(response: HttpResponse, request: HttpRequest, kind: type[ResponseError
         return "is this the address of a chat-completions server?"
     if kind is AuthenticationError and not any(name.lower() == "authorization" for name, _ in request.headers):
         return "no key was sent: set OPENAI_API_KEY or pass api_key="
+    if response.status == 407:
+        return "it is the proxy that answered; name a user of it: http://user:password@host:port"
     if 300 <= response.status < 400:
         return f"its redirect to {response.headers.get('location', 'nowhere')!r} was not followed; if that is right, name it"
     return ""

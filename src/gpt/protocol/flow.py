@@ -22,7 +22,7 @@ from gpt.types import ChatCompletion, ModelList
 T = TypeVar("T")
 
 MAX_REDIRECTS = 5
-"""As many as fetch in browsers allows would be 20; an API has no use for more than one or two."""
+"""Browsers allow 20; an API has no use for more than one or two."""
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
@@ -109,9 +109,7 @@ def call(request: HttpRequest, read: Read[T], chances: Chances, deadline: Second
                 raise problem
             paid = cost
         failures += 1
-        asked = msgspec.structs.replace(
-            request, own_headers=(*request.own_headers, ("x-retry-count", str(failures))), deadline=request.deadline
-        )
+        asked = msgspec.structs.replace(request, own_headers=(*request.own_headers, ("x-retry-count", str(failures))))
         after = wait
 
 

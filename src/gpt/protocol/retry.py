@@ -5,7 +5,7 @@ caller's mistakes, an exhausted quota, 501) is never tried again. Others chose: 
 botocore full jitter with 0.05 s and 1 s when throttled, google-api-core 1 s; the numbers here lie between.
 
 A budget keeps many calls from making an outage worse: a bucket of tokens per client and server, paid for each retry and filled
-by successes. While a server fails every call, retries stop after 35 of them; while it fails half, they add about 7 %.
+by successes. While a server fails every call, retries stop after 35 of them; while it fails half, they add about 8 %.
 """
 
 from __future__ import annotations

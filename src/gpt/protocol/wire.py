@@ -20,8 +20,9 @@ class Timeout(msgspec.Struct, frozen=True, gc=False):
     """The clocks of one attempt, in seconds; None means no limit.
 
     `connect` covers name, connection, proxy and TLS together, `write` sending the request, `first_byte` the wait for the
-    first byte of the answer, `idle` each silence after it. A plain number where a Timeout is expected sets all but
-    `connect`. The defaults: connect and first_byte are those of the official package.
+    first byte of the answer (and before that for a free connection, where all are in use), `idle` each silence after it. A
+    plain number where a Timeout is expected sets all but `connect`. The defaults: connect and first_byte are those of the
+    official package.
     """
 
     connect: Seconds | None = 5.0
@@ -47,9 +48,13 @@ class Origin(NamedTuple):
     port: int
 
     def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a URL and a Host field write them: without the scheme's own port, an IPv6 address in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        default = {"http": 80, "https": 443}.get(self.scheme)
-        return f"{self.scheme}://{host}" + ("" if self.port == default else f":{self.port}")
+        return host if self.port == {"http": 80, "https": 443}.get(self.scheme) else f"{host}:{self.port}"
 
 
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):
@@ -83,12 +88,18 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
 _SECRET = ("auth", "key", "password", "secret", "sig", "token")
 
 
+def is_secret(name: str) -> bool:
+    """Whether the name of a header or of a parameter speaks of a secret."""
+    name = name.lower()
+    return any(word in name for word in _SECRET)
+
+
 def _shown(query: str) -> str:
     """A query without the values of those parameters whose names speak of a secret."""
     shown = []
     for part in query.split("&"):
         name, mark, _ = part.partition("=")
-        shown.append(f"{name}=..." if mark and any(word in name.lower() for word in _SECRET) else part)
+        shown.append(f"{name}=..." if mark and is_secret(name) else part)
     return "&".join(shown)
 
 

@@ -100,19 +100,22 @@ class Endpoint(msgspec.Struct, frozen=True):
     def request(self, method: str, path: str, body: bytes, options: CallOptions, key: str) -> HttpRequest:
         """The request for `path` below the base URL. Raises InvalidRequestError where a key is needed and there is none."""
         headers = self.headers
+        authorized = self.authorized
         if key:
             headers = (*headers, ("authorization", key))
-        elif not self.authorized and self.origin == _HOSTED_ORIGIN:
-            raise InvalidRequestError(
-                "no API key for the hosted service: set OPENAI_API_KEY or pass api_key=; or answer without a key, by the "
-                'model in the box with server_url="local:" or by a server of your own with server_url="http://..."',
-                param="api_key",
-            )
+            authorized = True
         named = self.names_calls and method == "POST"
         if options.headers:
             given = {name.lower(): value for name, value in options.headers.items()}
             headers = (*((name, value) for name, value in headers if name not in given), *given.items())
             named = named and "idempotency-key" not in given
+            authorized = authorized or "authorization" in given
+        if not authorized and self.origin == _HOSTED_ORIGIN:
+            raise InvalidRequestError(
+                "no API key for the hosted service: set OPENAI_API_KEY or pass api_key=; or answer without a key, by the "
+                'model in the box with server_url="local:" or by a server of your own with server_url="http://..."',
+                param="api_key",
+            )
         target = self.completions if path == COMPLETIONS else self._target(path, self.query)
         if options.query:
             from urllib.parse import urlencode
@@ -122,21 +125,6 @@ class Endpoint(msgspec.Struct, frozen=True):
         own = (("idempotency-key", next(_names)),) if named else ()
         timeout = options.timeout or self.timeout
         return HttpRequest(method, self.origin, target, headers, body, timeout, options.deadline, own)
-
-    def with_extras(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Endpoint:
-        """The endpoint with headers over its own, and its query with more behind it."""
-        from urllib.parse import urlencode
-
-        sent = dict(self.headers) | {name.lower(): value for name, value in headers.items()}
-        whole = "&".join(part for part in (self.query, urlencode(dict(query))) if part)
-        return msgspec.structs.replace(
-            self,
-            query=whole,
-            headers=tuple(sent.items()),
-            authorized="authorization" in sent,
-            completions=self._target(COMPLETIONS, whole),
-            names_calls="idempotency-key" not in sent,
-        )
 
     def _target(self, path: str, query: str) -> str:
         return f"{self.path}{path}?{query}" if query else self.path + path
@@ -253,49 +241,31 @@ def bearer(key: object) -> str:
     return key if key[:7].lower() == "bearer " else f"Bearer {key}"
 
 
-class _Shared(Generic[Way]):
-    """What a backend and its copies share: the way out, and the budget for retries."""
-
-    def __init__(self, transport: Way | None, network: Network | None) -> None:
-        self.transport = transport
-        self.network = network
-        self.closed = False
-        self.budget = Budget(lock=threading.Lock())
-
-
 class _Remote(Generic[Way]):
-    """What both backends are made of: where the server is, and the way out to it."""
+    """What both backends are made of: where the server is, the way out to it, and the budget for retries."""
 
     def __init__(self, endpoint: Endpoint, transport: Way | None = None, network: Network | None = None) -> None:
         self.endpoint = endpoint
-        self._share(_Shared(transport, network))
-
-    def _share(self, shared: _Shared[Way]) -> None:
-        self._shared = shared
-        self._chances = flow.Chances(self.endpoint.retry, shared.budget, perf_counter, _draw)
+        self._transport = transport
+        self._network = network
+        self._closed = False
+        self._chances = flow.Chances(endpoint.retry, Budget(lock=threading.Lock()), perf_counter, _draw)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoint!r})"
 
-    def with_extras(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Self:
-        """A copy that sends more headers and a longer query, over the same connections and with the same budget."""
-        copy = type(self)(self.endpoint.with_extras(headers, query))
-        copy._share(self._shared)
-        return copy
-
     @property
     def transport(self) -> Way:
         """The way out, made at the first use: a client that is only made opens and loads nothing."""
-        return self._shared.transport or self._begin()
+        return self._transport or self._begin()
 
     def _begin(self) -> Way:
-        shared = self._shared
         with _beginning:
-            if shared.closed:
+            if self._closed:
                 raise InvalidRequestError("the client is closed; make a new one")
-            if shared.transport is None:
-                shared.transport = self._make()
-            return shared.transport
+            if self._transport is None:
+                self._transport = self._make()
+            return self._transport
 
     def _make(self) -> Way:
         raise NotImplementedError
@@ -304,7 +274,7 @@ class _Remote(Generic[Way]):
         """The flow of a call."""
         chances = self._chances
         if options.retry is not None:
-            chances = flow.Chances(options.retry, chances.budget, chances.clock, chances.draw)
+            chances = msgspec.structs.replace(chances, retry=options.retry)
         return flow.call(asked, read, chances, options.deadline)
 
     @property
@@ -324,39 +294,41 @@ class RemoteBackend(_Remote[Transport]):
     def _make(self) -> Transport:
         from gpt.remote.http.blocking import HttpTransport
 
-        return HttpTransport(self._shared.network)
+        return HttpTransport(self._network)
 
-    def _key(self) -> str:
-        key: Any = self.endpoint.api_key
-        if not isinstance(key, str):
-            key = key()
-            if hasattr(key, "__await__"):
-                if hasattr(key, "close"):
-                    key.close()  # else Python warns that nobody awaited it
-                raise InvalidRequestError("api_key: an async function belongs to AsyncGpt", param="api_key")
-        return bearer(key)
+    def _called_key(self) -> str:
+        given: Any = self.endpoint.api_key()  # type: ignore[operator]
+        if hasattr(given, "__await__"):
+            if hasattr(given, "close"):
+                given.close()  # else Python warns that nobody awaited it
+            raise InvalidRequestError("api_key: an async function belongs to AsyncGpt", param="api_key")
+        return bearer(given)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         body = encode_request(checked_model(request, self.endpoint))
-        asked = self.endpoint.request("POST", COMPLETIONS, body, options, self._key())
+        key = self._called_key() if self.endpoint.api_key else ""
+        asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
         return run(self._flow(asked, flow.completion, options), self.transport, options.cancel)
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
-        asked = self.endpoint.request("GET", "/models", b"", options, self._key())
+        key = self._called_key() if self.endpoint.api_key else ""
+        asked = self.endpoint.request("GET", "/models", b"", options, key)
         return run(self._flow(asked, flow.models, options), self.transport, options.cancel)
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
-        asked = self.endpoint.request("POST", COMPLETIONS, encode_request(request), options, self._key())
+        body = encode_request(request)
+        key = self._called_key() if self.endpoint.api_key else ""
+        asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
         opening = Opening(self.transport)
         info = run(self._flow(asked, flow.opened, options), opening, options.cancel)
         assert opening.stream is not None
         return Stream(opening.stream, asked, info)
 
     def close(self) -> None:
-        self._shared.closed = True
-        if self._shared.transport is not None:
-            self._shared.transport.close()
+        self._closed = True
+        if self._transport is not None:
+            self._transport.close()
 
 
 class Stream:
@@ -403,7 +375,7 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
     def _make(self) -> AsyncTransport:
         from gpt.remote.http.aio import AsyncHttpTransport
 
-        return AsyncHttpTransport(self._shared.network)
+        return AsyncHttpTransport(self._network)
 
     async def _called_key(self) -> str:
         given: Any = self.endpoint.api_key()  # type: ignore[operator]
@@ -431,9 +403,9 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
         return AsyncStream(opening.stream, asked, info)
 
     async def close(self) -> None:
-        self._shared.closed = True
-        if self._shared.transport is not None:
-            await self._shared.transport.close()
+        self._closed = True
+        if self._transport is not None:
+            await self._transport.close()
 
 
 class AsyncStream:

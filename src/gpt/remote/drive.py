@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from gpt.errors import InvalidRequestError, TransportError
+from gpt.errors import GptError, TransportError
 from gpt.protocol.flow import Attempt, Flow
 from gpt.protocol.wire import AsyncHttpStream, AsyncTransport, HttpRequest, HttpResponse, HttpStream, Transport
 
@@ -38,7 +38,7 @@ waits = True
 
 
 def run(flow: Flow[T], transport: Sends, cancel: threading.Event | None = None) -> T:
-    """The flow's result. Raises what the flow raises; between attempts, also InvalidRequestError when `cancel` is set."""
+    """The flow's result. Raises what the flow raises; between attempts, also GptError when `cancel` is set."""
     attempt = next(flow)
     log = _log()
     try:
@@ -47,7 +47,7 @@ def run(flow: Flow[T], transport: Sends, cancel: threading.Event | None = None) 
                 if cancel is None:
                     time.sleep(attempt.after)
                 elif cancel.wait(attempt.after):
-                    raise InvalidRequestError("the call was cancelled")
+                    raise GptError("the call was cancelled")
             try:
                 response = transport.send(attempt.request)
             except TransportError as error:

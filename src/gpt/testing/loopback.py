@@ -79,14 +79,21 @@ class Loopback:
     """The server. Enter it to start it; leaving it ends every connection, and raises what `play` raised.
 
     `connections` counts them; `requests` holds head and body of each request, the last `keep` where that is given; `ended` is
-    released once for each connection that is over.
+    released once for each connection that is over. One that is played on for `patience` seconds after the server was left is an
+    error too.
     """
 
     def __init__(
-        self, play: Play, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", keep: int | None = None
+        self,
+        play: Play,
+        context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        keep: int | None = None,
+        patience: float = 10.0,
     ) -> None:
         self.play = play
         self.context = context
+        self.patience = patience
         self.connections = 0
         self.requests: deque[tuple[str, bytes]] = deque(maxlen=keep)
         self.errors: list[BaseException] = []
@@ -114,12 +121,15 @@ class Loopback:
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
-        self._accepting.join(10)
+        self._accepting.join(self.patience)
         for sock in list(self._open):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in list(self._threads):
-            thread.join(10)
+            thread.join(self.patience)
+            if thread.is_alive():
+                late = f"a connection is still being played {self.patience:g} s after the server was left"
+                self.errors.append(RuntimeError(late))
         if self.errors:
             raise self.errors[0]
 

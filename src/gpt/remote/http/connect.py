@@ -18,7 +18,7 @@ import msgspec
 
 from gpt.errors import ConnectError, InvalidRequestError, RequestTimeoutError, TLSError, TransportError
 from gpt.protocol.wire import Origin, Seconds
-from gpt.remote.http.proxy import Proxy, parse_proxy, tunnel_ended, tunnel_is_open, tunnel_request
+from gpt.remote.http.proxy import Proxy, is_address, parse_proxy, tunnel_ended, tunnel_is_open, tunnel_request
 
 if TYPE_CHECKING:
     import asyncio
@@ -254,7 +254,7 @@ def _tunnel(sock: socket.socket, origin: Origin, proxy: Proxy, deadline: float |
 
 def _resolve(host: str, port: int, deadline: float | None) -> list[Any]:
     """The server's addresses, best first. The system's resolver cannot be stopped, so it is left behind when time is up."""
-    if deadline is None or host.replace(".", "").isdigit() or ":" in host:
+    if deadline is None or is_address(host):
         return in_turn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     found: list[Any] = []
 

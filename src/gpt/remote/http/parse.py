@@ -57,13 +57,10 @@ class HeadWriter:
 def head_bytes(request: HttpRequest, proxy: Proxy | None = None) -> bytes:
     """Request line and fields, each with its line end. Raises InvalidRequestError for what would break out of its line."""
     origin, target = request.origin, request.target
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    if origin.port != (443 if origin.scheme == "https" else 80):
-        host = f"{host}:{origin.port}"
     login = b""
     if proxy is not None and origin.scheme == "http":
         # RFC 9112, section 3.2.2. Behind a tunnel the proxy is not there.
-        target = f"http://{host}{target}"
+        target = f"{origin}{target}"
         if proxy.authorization:
             login = f"proxy-authorization: {proxy.authorization}\r\n".encode()
     line = f"{request.method} {target} HTTP/1.1"
@@ -71,7 +68,7 @@ def head_bytes(request: HttpRequest, proxy: Proxy | None = None) -> bytes:
         raise InvalidRequestError(
             f"the URL {request.url!r} has a space or another character that a URL may not have; percent-encode it"
         )
-    return f"{line}\r\nhost: {host}\r\n".encode() + login + field_lines(request.headers)
+    return f"{line}\r\nhost: {origin.authority}\r\n".encode() + login + field_lines(request.headers)
 
 
 def field_lines(headers: tuple[tuple[str, str], ...]) -> bytes:

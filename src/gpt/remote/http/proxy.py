@@ -89,13 +89,14 @@ def parse_proxy(url: str) -> Proxy:
     return Proxy(host, port, authorization)
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is an address rather than a name."""
+    return ":" in host or host.replace(".", "").isdigit()
+
+
 def is_here(host: str) -> bool:
     """Whether a host is this machine."""
-    return host == "localhost" or host.endswith(".localhost") or host == "::1" or (host.startswith("127.") and _is_ip(host))
-
-
-def _is_ip(host: str) -> bool:
-    return host.replace(".", "").isdigit()
+    return host == "localhost" or host.endswith(".localhost") or host == "::1" or (host.startswith("127.") and is_address(host))
 
 
 def is_excepted(origin: Origin, excepted: str) -> bool:
@@ -121,7 +122,7 @@ def is_excepted(origin: Origin, excepted: str) -> bool:
 
 
 def _is_in_network(host: str, network: str) -> bool:
-    if "/" not in network or not (_is_ip(host) or ":" in host):
+    if "/" not in network or not is_address(host):
         return False
     import ipaddress
 
