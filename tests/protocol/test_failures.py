@@ -140,6 +140,7 @@ HINTS = [
         answer(307, b"", location="http://other/"),
         "its redirect to 'http://other/' was not followed; if that is right, name it",
     ),
+    (REQUEST, answer(407, b""), "it is the proxy that answered; name a user of it"),
     (REQUEST, answer(308, b""), "its redirect to 'nowhere' was not followed"),
 ]
 
