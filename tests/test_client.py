@@ -249,7 +249,7 @@ PARITY = [
     (gpt.client.Chat, gpt.client.AsyncChat),
     (gpt.client.Completions, gpt.client.AsyncCompletions),
     (gpt.client.Models, gpt.client.AsyncModels),
-    (gpt.client.ChunkIterator, gpt.client.AsyncChunkIterator),
+    (gpt.stream.ChunkIterator, gpt.stream.AsyncChunkIterator),
     (gpt.stream.ChatStream, gpt.stream.AsyncChatStream),
 ]
 

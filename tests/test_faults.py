@@ -13,10 +13,15 @@ import pytest
 import gpt
 from gpt import AsyncGpt, Gpt, Timeout
 from gpt.testing import Fault, no_waiting, serve
-from gpt.testing.loopback import closed_port
+from gpt.testing.faults import events
+from gpt.testing.loopback import closed_port, completion
 
 QUOTA = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
 TEXT = "The Nile, the Rhine and the Amazon."
+STREAM = events(completion(TEXT))
+ROLE = STREAM[: STREAM.index(b"data: ", 1)]
+DONE = b"data: [DONE]\n\n"
+BUSY = b'event: error\ndata: {"message": "server is busy"}\n\n'
 
 FAULTS: dict[str, Fault | None] = {
     "none": Fault(rate=0.0),
@@ -61,6 +66,23 @@ FAULTS: dict[str, Fault | None] = {
     "chunked": Fault(chunked=True),
     "chunked, in slices of seven bytes": Fault(chunked=True, slices=7),
     "ends at close, slowly": Fault(slow_close=0.05),
+    "a slow drip": Fault(slices=40, pause=0.001),
+    "gzip": Fault(gzip=True),
+    "gzip, chunked, in slices of one byte": Fault(gzip=True, chunked=True, slices=1),
+    "an event stream for everyone": Fault(body=STREAM, content_type="text/event-stream"),
+    "a whole answer for everyone": Fault(body=completion(TEXT)),
+    "the same as an event stream's type": Fault(body=completion(TEXT), content_type="text/event-stream"),
+    "no [DONE]": Fault(body=STREAM.replace(DONE, b""), content_type="text/event-stream"),
+    "a stream that just ends": Fault(body=STREAM[: STREAM.index(b"Rhine")], content_type="text/event-stream"),
+    "a stream that just ends, once": Fault(body=STREAM[: STREAM.index(b"Rhine")], content_type="text/event-stream", times=1),
+    "[DONE] at once": Fault(body=DONE, content_type="text/event-stream"),
+    "an error as the first event, once": Fault(body=BUSY, content_type="text/event-stream", times=1),
+    "an error after the role, once": Fault(body=ROLE + BUSY, content_type="text/event-stream", times=1),
+    "an error after content": Fault(body=STREAM.replace(DONE, BUSY), content_type="text/event-stream"),
+    "pings for ever before any content": Fault(pings=0.02, cut=0),
+    "pings for ever before any content, once": Fault(pings=0.02, cut=0, times=1),
+    "pings for ever after some content": Fault(pings=0.02),
+    "pings for ever after the last content": Fault(pings=0.02, cut=len(STREAM) - len(DONE)),
     "no server": None,
 }
 

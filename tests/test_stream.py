@@ -106,9 +106,9 @@ def test_kinds(both: Both) -> None:
     """Thinking, refusals, log probabilities, calls and usage are events too."""
     stream, _ = both.stream(RICH)
     events = both.all(stream)
-    assert ["reasoning", "refusal", "logprobs", "tool_call", "tool_call", "usage", "done"] == [event.type for event in events]
-    assert ("hm", "no") == (events[0].snapshot, events[1].snapshot)
-    assert "a" == events[2].delta[0].token
+    assert ["reasoning", "logprobs", "refusal", "tool_call", "tool_call", "usage", "done"] == [event.type for event in events]
+    assert ("hm", "no") == (events[0].snapshot, events[2].snapshot)
+    assert "a" == events[1].delta[0].token
     assert [("{", 0), ("}", 0)] == [(event.delta, event.place) for event in events[3:5]]
     assert ToolCall(FunctionCall("{}", "f"), "1") == events[4].snapshot
     assert 3 == events[5].usage.total_tokens

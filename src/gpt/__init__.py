@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpt.client import Gpt as Gpt
     from gpt.errors import *  # noqa: F403
     from gpt.local.backend import Local as Local
+    from gpt.protocol.profiles import Profile as Profile
     from gpt.protocol.retry import Retry as Retry
     from gpt.protocol.wire import Timeout as Timeout
     from gpt.remote.http.connect import Network as Network
@@ -35,6 +36,7 @@ _HOMES = {
     "client": ("AsyncGpt", "Gpt"),
     "backend": ("AsyncBackend", "Backend", "CallOptions", "in_threads"),
     "local.backend": ("Local",),
+    "protocol.profiles": ("Profile",),
     "protocol.retry": ("Retry",),
     "protocol.wire": ("Timeout",),
     "remote.http.connect": ("Network",),

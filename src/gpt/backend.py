@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkabl
 
 import msgspec
 
-from gpt.protocol.wire import Seconds, Timeout
+from gpt.protocol.wire import ResponseInfo, Seconds, Timeout
 from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 
 if TYPE_CHECKING:
@@ -44,13 +44,18 @@ DEFAULT_OPTIONS = CallOptions()
 
 
 class ChunkStream(Protocol):
-    """Chunks as they come. Leaving the block, or `close`, stops the work at the other end and frees what it held."""
+    """Chunks as they come. `close` or dropping it stops the work at the other end and frees what it held.
+
+    One that has an `info`, a ResponseInfo, tells with it what is known of the exchange.
+    """
 
     def __iter__(self) -> Iterator[ChatCompletionChunk]: ...
 
     def __next__(self) -> ChatCompletionChunk: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop. One whose last chunk has been given may also take leave of the other end in peace."""
+        ...
 
 
 class AsyncChunkStream(Protocol):
@@ -70,7 +75,9 @@ class Backend(Protocol):
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion: ...
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChunkStream:
-        """Sends at once and returns when the answer begins. A backend may leave errors to the first `next`."""
+        """Sends at once. Returns when the first content has come, until which a backend may try again; or leaves that, and
+        errors, to the first `next`.
+        """
         ...
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList: ...
@@ -178,6 +185,10 @@ class _ThreadStream:
         self._ended = False
         # The thread holds no reference to this object, so that dropping it ends the thread.
         pool.submit(_pump, stream, cancel, self._loop, self._queue)
+
+    @property
+    def info(self) -> ResponseInfo | None:
+        return getattr(self._stream, "info", None)
 
     def __aiter__(self) -> Self:
         return self

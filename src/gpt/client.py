@@ -7,13 +7,14 @@ method of the backend. Nothing here knows where the answer comes from.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, overload
 
 import msgspec
 
-from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, AsyncChunkStream, Backend, CallOptions, ChunkStream, in_threads
+from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, in_threads
 from gpt.errors import InvalidRequestError
 from gpt.protocol.codec import history
 from gpt.protocol.retry import Retry
@@ -21,7 +22,6 @@ from gpt.protocol.wire import Seconds, Timeout
 from gpt.types import (
     UNSET,
     ChatCompletion,
-    ChatCompletionChunk,
     ChatParams,
     ChatRequest,
     Message,
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from gpt.models import operations
+    from gpt.protocol.profiles import Profile
     from gpt.remote.http.connect import Network
     from gpt.sdkconfiguration import SDKConfiguration
-    from gpt.stream import AsyncChatStream, ChatStream
+    from gpt.stream import AsyncChatStream, AsyncChunkIterator, ChatStream, ChunkIterator
     from gpt.utils import RetryConfig
 
 __all__ = ["AsyncGpt", "Gpt"]
@@ -216,6 +217,7 @@ class ClientSettings(TypedDict, total=False):
     organization: str | None
     project: str | None
     network: Network | None
+    profile: Profile | None
 
 
 class BlockingClientSettings(ClientSettings, total=False):
@@ -303,6 +305,7 @@ def _set_up(
         query=of("query"),
         timeout=timeout,
         retry=policy,
+        profile=of("profile"),
     )
     if client is not None and of("network") is not None:
         raise InvalidRequestError("network: has no meaning beside client=, which has its own settings", param="network")
@@ -310,7 +313,7 @@ def _set_up(
     return _Setup(_Core(model, options), endpoint=made, network=of("network"))
 
 
-_FOR_SERVERS = ("headers", "query", "organization", "project", "network")
+_FOR_SERVERS = ("headers", "query", "organization", "project", "network", "profile")
 """Settings that say how a server is asked."""
 
 
@@ -551,7 +554,10 @@ class Completions:
         """The model's answer, as `chat.complete` gives it; with `stream=True`, its raw chunks. Raises as `complete` does."""
         request, options = self._core.prepare(messages, _official(params))
         if stream is True:
-            return ChunkIterator(self._backend.stream(request, options))
+            from gpt.stream import ChunkIterator
+
+            started = perf_counter()
+            return ChunkIterator(self._backend.stream(request, options), started)
         if stream is not UNSET:
             request.stream = stream
         return self._backend.complete(request, options)
@@ -565,29 +571,6 @@ def _official(params: CreateParams) -> dict[str, Any]:
         if official is not None:
             settled[name] = _one_of(name, settled.get(name), f"extra_{name}", official)
     return settled
-
-
-class ChunkIterator:
-    """Raw chunks: an iterator and a context manager. Leaving the block, or `close`, stops the answer."""
-
-    def __init__(self, chunks: ChunkStream) -> None:
-        self._chunks = chunks
-
-    def __iter__(self) -> Iterator[ChatCompletionChunk]:
-        return self
-
-    def __next__(self) -> ChatCompletionChunk:
-        return next(self._chunks)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop the answer and free what it held."""
-        self._chunks.close()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -749,32 +732,10 @@ class AsyncCompletions:
         """The model's answer; with `stream=True`, its raw chunks. See `Completions.create`."""
         request, options = self._core.prepare(messages, _official(params))
         if stream is True:
-            return AsyncChunkIterator(await self._backend.stream(request, options))
+            from gpt.stream import AsyncChunkIterator
+
+            started = perf_counter()
+            return AsyncChunkIterator(await self._backend.stream(request, options), started)
         if stream is not UNSET:
             request.stream = stream
         return await self._backend.complete(request, options)
-
-
-class AsyncChunkIterator:
-    """Raw chunks: an async iterator and an async context manager. Leaving the block, or `close`, stops the answer."""
-
-    def __init__(self, chunks: AsyncChunkStream) -> None:
-        self._chunks = chunks
-
-    def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        return self
-
-    async def __anext__(self) -> ChatCompletionChunk:
-        return await anext(self._chunks)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Stop the answer and free what it held."""
-        await self._chunks.close()

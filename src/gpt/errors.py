@@ -86,6 +86,8 @@ class GptError(Exception):
         self.message = message
         self.attempts: tuple[AttemptInfo, ...] = ()
         """What was tried, oldest first; empty when nothing was sent."""
+        self.partial: ChatCompletion | None = None
+        """The completion as far as it had come, where a stream was broken off; else None."""
 
     def __str__(self) -> str:
         return self.message
@@ -219,8 +221,8 @@ class TransportError(GptError):
     """No answer came, or not all of it.
 
     `phase` is where it went wrong: "pool" (no connection was free), "resolve", "connect", "proxy", "tls", "write",
-    "first_byte", "read", or "deadline". `sent` tells whether the request may have reached the server, and so may have been
-    charged; `permanent` whether another try would end the same way.
+    "first_byte", "first_token" (a stream had begun, but no content had come), "read", or "deadline". `sent` tells whether the
+    request may have reached the server, and so may have been charged; `permanent` whether another try would end the same way.
     """
 
     fault: ClassVar[Fault] = "network"
@@ -253,7 +255,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class StreamTruncatedError(TransportError):
-    """The answer broke off. `partial` is the completion as far as it came; None when nothing could be read of it."""
+    """The answer broke off; `partial` is the completion as far as it came."""
 
     def __init__(
         self,

@@ -1,31 +1,48 @@
-"""A streamed answer: typed events as they come, and the completion that they add up to.
+"""A streamed answer: typed events as they come and the completion that they add up to, or raw chunks.
 
 Entering the block sends; leaving it, closing or dropping the stream stops the work at the other end. `completion` is there
-once the stream has ended and raises before; `snapshot` is there at any time. A stream that breaks off raises, and the error
-carries what had arrived as `partial`.
+once the stream has ended and raises before; `snapshot` is there at any time. An error in the middle carries what had arrived as
+`partial`. What went wrong before the first content has been tried again as any call is; after it nothing is.
 """
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from time import perf_counter
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self
 
 import msgspec
 
 from gpt.backend import AsyncChunkStream, ChunkStream
-from gpt.errors import InvalidRequestError, StreamTruncatedError
-from gpt.protocol.chunks import Fold, Text
-from gpt.protocol.codec import with_facts
-from gpt.protocol.wire import AttemptInfo, Headers, ResponseInfo, Seconds
-from gpt.types import ChatCompletion, ChatCompletionChunk, CustomToolCall, TokenLogprob, ToolCall, Usage
+from gpt.errors import GptError, InvalidRequestError
+from gpt.protocol.chunks import Fold, has_content
+from gpt.protocol.codec import with_info
+from gpt.protocol.events import (
+    AudioEvent,
+    ContentEvent,
+    DoneEvent,
+    FilterEvent,
+    LogprobsEvent,
+    ReasoningEvent,
+    RefusalEvent,
+    StreamEvent,
+    ToolCallEvent,
+    UsageEvent,
+)
+from gpt.protocol.wire import ResponseInfo, Seconds
+from gpt.types import ChatCompletion, ChatCompletionChunk
 
 __all__ = [
     "AsyncChatStream",
+    "AsyncChunkIterator",
+    "AudioEvent",
     "ChatStream",
+    "ChunkIterator",
     "ContentEvent",
     "DoneEvent",
+    "FilterEvent",
     "LogprobsEvent",
     "ReasoningEvent",
     "RefusalEvent",
@@ -35,98 +52,48 @@ __all__ = [
 ]
 
 
-class _TextEvent:
-    """A piece of text: `delta` is what came, `index` the choice it belongs to."""
+class _Reading:
+    """What all four streams share: the fold of what has come, and the times. Never waits."""
 
-    __slots__ = ("_length", "_text", "delta", "index")
-    type: str
-
-    def __init__(self, delta: str, index: int, text: Text) -> None:
-        self.delta = delta
-        self.index = index
-        self._text = text
-        self._length = text.length
+    def __init__(self, started: Seconds, *, keep_unknown: bool) -> None:
+        self._fold = Fold(keep_unknown=keep_unknown)
+        self._chunks: Any = None
+        self._known: ResponseInfo | None = None
+        self._started = started
+        self._first_token: Seconds | None = None
+        self._elapsed: Seconds | None = None
 
     @property
-    def snapshot(self) -> str:
-        """The text up to and with this piece. Made when asked for, so that an unread one costs nothing."""
-        return (self._text.get() or "")[: self._length]
+    def info(self) -> ResponseInfo:
+        """The facts of the exchange so far: status, headers, attempts; at the end also how it ended, and how fast it was."""
+        # A backend that knows more than the times says so.
+        known: ResponseInfo | None = getattr(self._chunks, "info", None) or self._known
+        usage = self._fold.usage
+        return msgspec.structs.replace(
+            known or ResponseInfo(first_token=self._first_token),
+            elapsed=perf_counter() - self._started if self._elapsed is None else self._elapsed,
+            completion_tokens=usage.completion_tokens if usage else None,
+        )
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(delta={self.delta!r}, index={self.index})"
+    def _note(self, chunk: ChatCompletionChunk) -> None:
+        """Take in that content may have come for the first time."""
+        if has_content(chunk):
+            self._first_token = perf_counter() - self._started
 
-
-class ContentEvent(_TextEvent):
-    """A piece of the answer."""
-
-    __slots__ = ()
-    type = "content"
-
-
-class RefusalEvent(_TextEvent):
-    """A piece of the model's refusal."""
-
-    __slots__ = ()
-    type = "refusal"
-
-
-class ReasoningEvent(_TextEvent):
-    """A piece of the model's thinking, under either of its names on the wire."""
-
-    __slots__ = ()
-    type = "reasoning"
+    def _broke(self, error: GptError) -> None:
+        """Take in that the stream ended by an error."""
+        self._elapsed = perf_counter() - self._started
+        error.partial = self._fold.completion()
 
 
-class ToolCallEvent(msgspec.Struct, frozen=True):
-    """A piece of a tool call: `delta` is what its arguments (or input) grew by, `snapshot` the call so far.
-
-    `place` is the call's place among the choice's calls, from 0.
-    """
-
-    delta: str
-    snapshot: ToolCall | CustomToolCall
-    place: int
-    index: int = 0
-    type: str = "tool_call"
-
-
-class LogprobsEvent(msgspec.Struct, frozen=True):
-    """Log probabilities of the tokens that came: `delta` new ones of the content, `refusal` new ones of a refusal."""
-
-    delta: list[TokenLogprob]
-    refusal: list[TokenLogprob]
-    index: int = 0
-    type: str = "logprobs"
-
-
-class UsageEvent(msgspec.Struct, frozen=True):
-    """The tokens used so far."""
-
-    usage: Usage
-    type: str = "usage"
-
-
-class DoneEvent(msgspec.Struct, frozen=True):
-    """The end: the whole completion."""
-
-    completion: ChatCompletion
-    type: str = "done"
-
-
-StreamEvent: TypeAlias = ContentEvent | RefusalEvent | ReasoningEvent | ToolCallEvent | LogprobsEvent | UsageEvent | DoneEvent
-
-
-class _Reading:
-    """What both streams share: chunks in, events out, the clocks. Never waits."""
+class _Events(_Reading):
+    """What both streams of events share."""
 
     def __init__(self) -> None:
-        self._fold = Fold()
-        self._events: list[StreamEvent] = []  # in reverse, so that taking one is cheap
-        self._started = time.perf_counter()
-        self._first_token: Seconds | None = None
-        self._headers = Headers()
-        self._attempts: tuple[AttemptInfo, ...] = ()
+        super().__init__(perf_counter(), keep_unknown=True)
+        self._events: deque[StreamEvent] = deque()
         self._completion: ChatCompletion | None = None
+        self._problem: GptError | None = None
 
     @property
     def snapshot(self) -> ChatCompletion:
@@ -137,6 +104,10 @@ class _Reading:
     def completion(self) -> ChatCompletion:
         """The whole completion. Raises InvalidRequestError before the end of the stream."""
         if self._completion is None:
+            if self._problem is not None:
+                raise InvalidRequestError(
+                    f"the stream broke off, so there is no completion ({self._problem.message}); .snapshot is what had come"
+                ) from self._problem
             raise InvalidRequestError(
                 "the stream has not ended, so there is no completion yet; read it to its end or call until_done(), "
                 "or take .snapshot for what has come so far"
@@ -145,50 +116,34 @@ class _Reading:
 
     def _take(self, chunk: ChatCompletionChunk) -> None:
         """Fold a chunk in and queue its events."""
-        events: list[StreamEvent] = []
-        for event in self._fold.add(chunk):
-            match event:
-                case ("content", text, delta, index):
-                    events.append(ContentEvent(delta, index, text))
-                case ("refusal", text, delta, index):
-                    events.append(RefusalEvent(delta, index, text))
-                case ("reasoning", text, delta, index):
-                    events.append(ReasoningEvent(delta, index, text))
-                case ("tool_call", call, delta, index):
-                    events.append(ToolCallEvent(delta, call.call(), call.place, index))
-        events += [
-            LogprobsEvent(choice.logprobs.content or [], choice.logprobs.refusal or [], choice.index)
-            for choice in chunk.choices
-            if choice.logprobs is not None
-        ]
-        if chunk.usage is not None:
-            events.append(UsageEvent(chunk.usage))
-        if events and self._first_token is None and not isinstance(events[0], UsageEvent):
-            self._first_token = time.perf_counter() - self._started
-        self._events = events[::-1]
+        self._fold.add(chunk, self._events)
+        if self._first_token is None:
+            self._note(chunk)
 
     def _end(self) -> None:
-        elapsed = time.perf_counter() - self._started
+        self._elapsed = perf_counter() - self._started
         completion = self._fold.completion()
-        info = ResponseInfo(
-            headers=self._headers,
-            elapsed=elapsed,
-            first_token=self._first_token,
-            attempts=self._attempts,
-            completion_tokens=completion.usage.completion_tokens if completion.usage else None,
-        )
-        with_facts(completion, None, info)
+        with_info(completion, self.info)
         self._completion = completion
-        self._events = [DoneEvent(completion)]
+        self._events.append(DoneEvent(completion))
+
+    def _broke(self, error: GptError) -> None:
+        super()._broke(error)
+        self._problem = error
 
 
-class ChatStream(_Reading):
+# --------------------------------------------------------------------------------------------------------------------
+# Blocking
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class ChatStream(_Events):
     """A streamed answer: a context manager and an iterator of events. `text_stream` iterates over the text alone."""
 
     def __init__(self, send: Callable[[], ChunkStream]) -> None:
         super().__init__()
         self._send: Callable[[], ChunkStream] | None = send
-        self._chunks: ChunkStream | None = None
+        self._chunks: ChunkStream | None
 
     def __enter__(self) -> Self:
         self._open()
@@ -201,8 +156,9 @@ class ChatStream(_Reading):
         return self
 
     def __next__(self) -> StreamEvent:
-        while not self._events:
-            chunks = self._open()
+        events = self._events
+        while not events:
+            chunks = self._chunks or self._open()
             if chunks is None:
                 raise StopIteration
             try:
@@ -210,19 +166,18 @@ class ChatStream(_Reading):
             except StopIteration:
                 self.close()
                 self._end()
-            except StreamTruncatedError as error:
-                error.partial = self.snapshot
+            except GptError as error:
+                self._broke(error)
+                self.close()
                 raise
-        return self._events.pop()
+        return events.popleft()
 
     def _open(self) -> ChunkStream | None:
         """The chunks, sending first where that has not been done; None once the stream is closed."""
         if self._send is not None:
             send, self._send = self._send, None
-            self._started = time.perf_counter()
+            self._started = perf_counter()
             self._chunks = send()
-            self._headers = getattr(self._chunks, "headers", self._headers)
-            self._attempts = getattr(self._chunks, "attempts", self._attempts)
         return self._chunks
 
     @property
@@ -242,15 +197,57 @@ class ChatStream(_Reading):
         if self._chunks is not None:
             chunks, self._chunks = self._chunks, None
             chunks.close()
+            self._known = getattr(chunks, "info", None)
 
 
-class AsyncChatStream(_Reading):
+class ChunkIterator(_Reading):
+    """Raw chunks: an iterator and a context manager. Leaving the block, or `close`, stops the answer."""
+
+    def __init__(self, chunks: ChunkStream, started: Seconds) -> None:
+        super().__init__(started, keep_unknown=False)
+        self._chunks: ChunkStream = chunks
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ChatCompletionChunk:
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            self._elapsed = self._elapsed or perf_counter() - self._started
+            raise
+        except GptError as error:
+            self._broke(error)
+            self.close()
+            raise
+        self._fold.add(chunk)
+        if self._first_token is None:
+            self._note(chunk)
+        return chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the answer and free what it held."""
+        self._chunks.close()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# On asyncio
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class AsyncChatStream(_Events):
     """A streamed answer on asyncio: `async with` and `async for`. `text_stream` iterates over the text alone."""
 
     def __init__(self, send: Callable[[], Awaitable[AsyncChunkStream]]) -> None:
         super().__init__()
         self._send: Callable[[], Awaitable[AsyncChunkStream]] | None = send
-        self._chunks: AsyncChunkStream | None = None
+        self._chunks: AsyncChunkStream | None
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -265,8 +262,9 @@ class AsyncChatStream(_Reading):
         return self
 
     async def __anext__(self) -> StreamEvent:
-        while not self._events:
-            chunks = await self._open()
+        events = self._events
+        while not events:
+            chunks = self._chunks or await self._open()
             if chunks is None:
                 raise StopAsyncIteration
             try:
@@ -274,18 +272,21 @@ class AsyncChatStream(_Reading):
             except StopAsyncIteration:
                 await self.close()
                 self._end()
-            except StreamTruncatedError as error:
-                error.partial = self.snapshot
+            except GptError as error:
+                self._broke(error)
+                await self.close()
                 raise
-        return self._events.pop()
+            except BaseException:  # the task is cancelled
+                await self.close()
+                raise
+        return events.popleft()
 
     async def _open(self) -> AsyncChunkStream | None:
+        """The chunks, sending first where that has not been done; None once the stream is closed."""
         if self._send is not None:
             send, self._send = self._send, None
-            self._started = time.perf_counter()
+            self._started = perf_counter()
             self._chunks = await send()
-            self._headers = getattr(self._chunks, "headers", self._headers)
-            self._attempts = getattr(self._chunks, "attempts", self._attempts)
         return self._chunks
 
     @property
@@ -305,3 +306,45 @@ class AsyncChatStream(_Reading):
         if self._chunks is not None:
             chunks, self._chunks = self._chunks, None
             await chunks.close()
+            self._known = getattr(chunks, "info", None)
+
+
+class AsyncChunkIterator(_Reading):
+    """Raw chunks: an async iterator and an async context manager. Leaving the block, or `close`, stops the answer."""
+
+    def __init__(self, chunks: AsyncChunkStream, started: Seconds) -> None:
+        super().__init__(started, keep_unknown=False)
+        self._chunks: AsyncChunkStream = chunks
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatCompletionChunk:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._elapsed = self._elapsed or perf_counter() - self._started
+            raise
+        except GptError as error:
+            self._broke(error)
+            await self.close()
+            raise
+        except BaseException:  # the task is cancelled
+            await self.close()
+            raise
+        self._fold.add(chunk)
+        if self._first_token is None:
+            self._note(chunk)
+        return chunk
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop the answer and free what it held."""
+        await self._chunks.close()

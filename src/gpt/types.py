@@ -688,6 +688,10 @@ class Choice(Received, frozen=True):
     """vLLM: the stop string or token id that ended the answer."""
     content_filter_results: dict[str, Any] | None = None
     """Azure: what its filters found."""
+    content_filter_offsets: dict[str, Any] | None = None
+    """Azure: where in the text they found it; in streams only."""
+    error: Any = None
+    """OpenRouter: what went wrong. Calls raise it, so an answer that one of them gives has none."""
 
 
 class CompletionTokensDetails(Received, frozen=True):
@@ -825,6 +829,8 @@ class ChatCompletion(Answered, frozen=True, dict=True, gc=True):
     """Azure: what its filters found in the prompt."""
     provider: str | None = None
     """OpenRouter: who answered."""
+    error: Any = None
+    """What went wrong, in an answer with status 200. Calls raise it, so an answer that one of them gives has none."""
 
     @property
     def message(self) -> ResponseMessage:
@@ -908,6 +914,8 @@ class ChunkChoice(Received, frozen=True):
     """Azure: what its filters found."""
     content_filter_offsets: dict[str, Any] | None = None
     """Azure: where in the text they found it."""
+    error: Any = None
+    """OpenRouter: what went wrong. Streams raise it, so a chunk that one of them gives has none."""
 
 
 class ChatCompletionChunk(Answered, frozen=True, dict=True, gc=True):
@@ -930,6 +938,8 @@ class ChatCompletionChunk(Answered, frozen=True, dict=True, gc=True):
     """Azure: what its filters found in the prompt."""
     provider: str | None = None
     """OpenRouter: who answered."""
+    error: Any = None
+    """What went wrong, where a server says so in its stream. Streams raise it, so a chunk that one of them gives has none."""
 
     @property
     def text(self) -> str:

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import deque
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt.protocol.chunks import Fold, fold, whole
+from gpt.protocol.chunks import Fold, fold, has_content, whole
 from gpt.protocol.codec import decode_chunk
 from gpt.types import (
     Annotation,
     ChatCompletion,
     ChatCompletionChunk,
     Choice,
+    ChunkChoice,
     CustomCall,
     CustomToolCall,
+    Delta,
     FunctionCall,
+    FunctionCallDelta,
     Logprobs,
+    Moderation,
     ResponseAudio,
     ResponseMessage,
     TokenLogprob,
     ToolCall,
+    ToolCallDelta,
     URLCitation,
     Usage,
 )
@@ -77,13 +83,15 @@ def test_facts() -> None:
     made = fold(
         [
             decode_chunk(b'{"choices":[],"prompt_filter_results":[{"a":1}]}'),
-            chunk({"content": "a"}, service_tier="auto"),
+            chunk({"content": "a"}, service_tier="auto", provider="p", timings={"predicted_ms": 1}),
+            chunk({}, moderation={"input": None}),
             chunk({}, usage=usage, system_fingerprint="f"),
             chunk({}, service_tier="flex", usage=None),
         ]
     )
     assert (Usage(2, 1, 3), "flex", "f") == (made.usage, made.service_tier, made.system_fingerprint)
     assert [{"a": 1}] == made.prompt_filter_results
+    assert ("p", {"predicted_ms": 1}, Moderation()) == (made.provider, made.timings, made.moderation)
 
 
 TOOL_DIALECTS: list[tuple[str, list[list[dict[str, Any]]], list[ToolCall]]] = [
@@ -102,7 +110,8 @@ TOOL_DIALECTS: list[tuple[str, list[list[dict[str, Any]]], list[ToolCall]]] = [
      [call("{}", "f", "1"), call("[]", "g", "2")]),
     ("no index, no id, whole calls", [[piece("{}", "f")], [piece("{}", "f")], [piece("{}", "g")]],
      [call("{}", "f"), call("{}", "f"), call("{}", "g")]),
-    ("no index, no id, the name on each piece", [[piece("{", "f")], [piece("}", "f")]], [call("{}", "f")]),
+    ("no index, no id, the name on each piece", [[piece("{", "f")], [piece('"}"', "f")], [piece("}", "f")]],
+     [call('{"}"}', "f")]),
     ("index from 1", [[piece("{}", "f", "1", 1)], [piece("[]", "g", "2", 2)]], [call("{}", "f", "1"), call("[]", "g", "2")]),
     ("index out of order", [[piece("[]", "g", "2", 1)], [piece("{}", "f", "1", 0)]],
      [call("{}", "f", "1"), call("[]", "g", "2")]),
@@ -119,6 +128,20 @@ TOOL_DIALECTS: list[tuple[str, list[list[dict[str, Any]]], list[ToolCall]]] = [
     ("a repeated piece that is no whole is kept", [[piece("11", "f", "1", 0)], [piece("11 ", index=0)]],
      [call("1111 ", "f", "1")]),
     ("the same text twice, no JSON", [[piece('"a', "f", "1", 0)], [piece('"a', index=0)]], [call('"a"a', "f", "1")]),
+    ("the whole is repeated, written otherwise", [[piece('{"a": 1', "f", "1", 0)], [piece("}", index=0)], [piece('{"a":1}', index=0)]],
+     [call('{"a": 1}', "f", "1")]),
+    ("a piece that is an object, in the middle", [[piece("[{}", "f", "1", 0)], [piece("{}", index=0)]], [call("[{}{}", "f", "1")]),
+    ("a new id on each piece", [[piece("{", "f", "1", 0)], [piece("1", "f", "2", 0)], [piece("}", "f", "3", 0)]],
+     [call("{1}", "f", "1")]),
+    ("a new id on each piece, the name on the first", [[piece("", "f", "1", 0)], [piece("{}", None, "2", 0)]],
+     [call("{}", "f", "1")]),
+    ("two calls of one function, index 0", [[piece("{}", "f", "1", 0)], [piece("{}", "f", "2", 0)]],
+     [call("{}", "f", "1"), call("{}", "f", "2")]),
+    ("the index comes late", [[piece("{", "f", "1")], [piece("}", index=0)], [piece("[]", "g", "2", 1)]],
+     [call("{}", "f", "1"), call("[]", "g", "2")]),
+    ("an index after calls without", [[piece("{}", "f", "1")], [piece("[", "g", "2", 1)], [piece("]", index=1)]],
+     [call("{}", "f", "1"), call("[]", "g", "2")]),
+    ("a bare call with nothing before", [[piece("{")], [piece("}", "f")]], [call("{}", "f")]),
     ("a piece without a function", [[piece("{}", "f", "1", 0)], [{"index": 0}]], [call("{}", "f", "1")]),
 ]  # fmt: skip
 
@@ -181,22 +204,140 @@ def test_logprobs() -> None:
 
 def test_what_servers_add() -> None:
     """What a server adds to a choice is kept."""
-    body = {"choices": [{"index": 0, "delta": {}, "stop_reason": 5, "native_finish_reason": "end"}]}
+    body = {
+        "choices": [
+            {"index": 0, "delta": {}, "stop_reason": 5, "native_finish_reason": "end", "content_filter_offsets": {"start": 1}}
+        ]
+    }
     made = fold([decode_chunk(json.dumps(body).encode())])
     assert (5, "end") == (made.choices[0].stop_reason, made.choices[0].native_finish_reason)
 
 
-def test_growth() -> None:
-    """The fold tells what each chunk added."""
+def events(*deltas: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Kind, piece and choice of what these deltas of choice 1 tell."""
+    told: deque[Any] = deque()
     folded = Fold()
-    assert [] == folded.add(chunk({"role": "assistant", "content": ""}))
-    assert [("content", "a", 0)] == [(g.kind, g.delta, g.choice) for g in folded.add(chunk({"content": "a"}))]
-    grown = folded.add(
-        chunk({"reasoning": "x", "reasoning_content": "x", "refusal": "r", "tool_calls": [piece("{}", "f", "1", 0)]}, 1)
-    )
-    assert [("refusal", "r", 1), ("reasoning", "x", 1), ("tool_call", "{}", 1)] == [(g.kind, g.delta, g.choice) for g in grown]
-    grown = folded.add(chunk({"tool_calls": [piece("{}", index=0)]}, 1))
-    assert [("tool_call", "")] == [(g.kind, g.delta) for g in grown]
+    for delta in deltas:
+        folded.add(chunk(delta, 1), told)
+    return [(event.type, event.delta, event.index) for event in told]
+
+
+EVENTS: list[tuple[list[dict[str, Any]], list[tuple[str, str]]]] = [
+    ([{"role": "assistant", "content": ""}], []),
+    ([{"content": "a"}, {"content": "b"}], [("content", "a"), ("content", "b")]),
+    ([{"reasoning": "x", "reasoning_content": "x", "refusal": "r"}], [("reasoning", "x"), ("refusal", "r")]),
+    ([{"reasoning": "x", "reasoning_content": ""}], [("reasoning", "x")]),
+    ([{"refusal": "", "reasoning": "", "audio": {"id": "a"}}], []),
+    ([{"tool_calls": [piece("{}", "f", "1", 0)]}, {"tool_calls": [piece("{}", index=0)]}],
+     [("tool_call", "{}"), ("tool_call", "")]),
+    ([{"function_call": {"name": "f", "arguments": "{"}}, {"function_call": {"arguments": "}"}}],
+     [("tool_call", "{"), ("tool_call", "}")]),
+    ([{"audio": {"data": "QQ", "transcript": "a"}}, {"audio": {"transcript": "h"}}], [("audio", "QQ"), ("audio", "")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("deltas", "expected"), EVENTS)
+def test_events(deltas: list[dict[str, Any]], expected: list[tuple[str, str]]) -> None:
+    """The fold tells what each chunk added, and of what has nothing in it, nothing."""
+    assert [(*one, 1) for one in expected] == events(*deltas)
+
+
+def test_facts_as_events() -> None:
+    """Log probabilities, filters and usage are told of too, each with what has come so far."""
+    told: deque[Any] = deque()
+    folded = Fold()
+    token = {"token": "a", "logprob": -1.0}
+    for _ in range(2):
+        body = {"choices": [{"index": 0, "delta": {}, "logprobs": {"content": [token]}}]}
+        folded.add(decode_chunk(json.dumps(body).encode()), told)
+    folded.add(chunk({}, usage={"total_tokens": 3}), told)
+    folded.add(decode_chunk(b'{"choices":[],"prompt_filter_results":[{"a":1}]}'), told)
+    folded.add(decode_chunk(b'{"choices":[{"index":0,"content_filter_offsets":{"start":1}}]}'), told)
+    folded.add(decode_chunk(b'{"choices":[{"index":0,"logprobs":{"content":[]}}]}'), told)
+    assert ["logprobs", "logprobs", "usage", "filter", "filter"] == [event.type for event in told]
+    assert [1, 2] == [len(event.snapshot) for event in list(told)[:2]]
+    assert [([{"a": 1}], None), (None, {"start": 1})] == [(event.delta, event.offsets) for event in list(told)[3:]]
+    assert (3, {"start": 1}) == (folded.usage.total_tokens, folded.completion().choices[0].content_filter_offsets)  # type: ignore[union-attr]
+
+
+def test_unknown_fields() -> None:
+    """Fields that nobody declared are kept: what is in a delta adds up, of the rest the last stands."""
+
+    def odd(top: Any, choice: Any, delta: Any, call: Any, usage: Any = None) -> ChatCompletionChunk:
+        calls = [{"index": 0, "id": "1", "function": {"name": "f", "arguments": "{}"}, **call}]
+        one = {"index": 0, "delta": {"tool_calls": calls, **delta}, **choice}
+        return decode_chunk(json.dumps({"id": "c", "choices": [one], **top, **(usage or {})}).encode())
+
+    made = fold(
+        [
+            odd({"cites": [1]}, {"ids": [5]}, {"mood": "a", "parts": [1], "deep": {"x": "p"}, "n": 1}, {"sign": "s"}),
+            odd({"cites": [2]}, {"ids": [6]}, {"mood": "b", "parts": [2], "deep": {"x": "q"}, "n": 2}, {"sign": "t"}),
+            odd({"cites": None}, {}, {"mood": None}, {}, {"usage": {"total_tokens": 3, "joules": 7}}),
+            decode_chunk(b'{"id":"c","choices":null,"x":1}'),
+            decode_chunk(
+                b'{"id":"c","choices":[{"index":0,"delta":null,"y":2},{"index":0,"delta":{"tool_calls":null},"y":3}]}'
+            ),
+        ]
+    ).to_dict()
+    assert ([2], 1, {"total_tokens": 3, "joules": 7}) == (made["cites"], made["x"], made["usage"])
+    (choice,) = made["choices"]
+    assert ([6], 3) == (choice["ids"], choice["y"])
+    told = choice["message"]
+    assert ("ab", [1, 2], {"x": "pq"}, 2) == (told["mood"], told["parts"], told["deep"], told["n"])
+    assert [("st", "f", "{}")] == [(c["sign"], c["function"]["name"], c["function"]["arguments"]) for c in told["tool_calls"]]
+
+
+def test_unknown_fields_of_calls() -> None:
+    """Each call keeps its own, also where only its place tells which it is."""
+    calls = [
+        {"id": "1", "function": {"name": "f"}, "sign": "a"},
+        {"function": {"name": "g"}, "sign": "b"},
+        {"index": 9, "sign": "c"},
+    ]
+    made = fold([chunk({"tool_calls": calls[:2]}), chunk({"tool_calls": calls[2:]})])
+    assert ["a", "bc"] == [call["sign"] for call in made.to_dict()["choices"][0]["message"]["tool_calls"]]
+
+
+def test_without_unknown_fields() -> None:
+    """Nobody looks for them where nobody wants them."""
+    folded = Fold(keep_unknown=False)
+    folded.add(chunk({"content": "a"}, zap=1))
+    assert "zap" not in folded.completion().to_dict()
+
+
+def test_odd_annotations() -> None:
+    """A note of a form that nobody declared is kept as it came."""
+    note = {"type": "file", "file": {"hash": "x"}}
+    wrong = {"type": "url_citation", "url_citation": 5}
+    made = fold([chunk({"annotations": [note, wrong]})])
+    assert [Annotation(None, "file"), Annotation(None, "url_citation")] == made.message.annotations
+    assert [note, wrong] == made.to_dict()["choices"][0]["message"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [({}, False), ({"content": ""}, False), ({"role": "assistant"}, False), ({"content": "a"}, True), ({"refusal": "a"}, True)],
+)
+def test_has_content(delta: dict[str, Any], expected: bool) -> None:
+    """A role is no content."""
+    assert expected == has_content(chunk(delta))
+    assert has_content(chunk({}, finish="stop"))
+    assert not has_content(decode_chunk(b'{"choices":[]}'))
+
+
+def test_linear() -> None:
+    """Twenty thousand pieces of a call, each looked at, are joined once: no piece joins those before it."""
+    folded = Fold()
+    told: deque[Any] = deque()
+    for place in range(20_000):
+        folded.add(ChatCompletionChunk(choices=[ChunkChoice(Delta(tool_calls=[CALL_PIECE]))]), told)
+        if place == 0:
+            text = told[0]._text
+    assert 20_000 == len(text._pieces)
+    assert 40_000 == len(folded.completion().message.tool_calls[0].function.arguments)  # type: ignore[index, union-attr]
+
+
+CALL_PIECE = ToolCallDelta(index=0, id="1", function=FunctionCallDelta('"}', "f"))
 
 
 texts = st.text(max_size=12)

@@ -353,7 +353,7 @@ def test_models() -> None:
 def test_facts() -> None:
     """Facts can be put beside a value that was made here."""
     made = ChatCompletion(id="x")
-    codec.with_facts(made, None, ResponseInfo(elapsed=2.0))
+    codec.with_info(made, ResponseInfo(elapsed=2.0))
     assert made.info is not None
     assert made.info.elapsed == 2.0
     assert made.to_dict()["id"] == "x"

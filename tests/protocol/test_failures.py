@@ -59,6 +59,8 @@ KINDS: list[tuple[str, int, Any, type[errors.ResponseError]]] = [
     ("OpenRouter, no tools there", 404, {"error": {"message": "No endpoints found that support tool use.", "code": 404}},
      errors.UnsupportedParameterError),
     ("OpenRouter, in a 200", 200, {"error": {"message": "Provider returned error", "code": 502}}, errors.ServerError),
+    ("OpenRouter, in a choice", 200, {"choices": [{}, {"finish_reason": "error", "error": {"message": "gone", "code": 502}}]},
+     errors.ServerError),
     ("OpenRouter, throttled in a 200", 200, {"error": {"message": "Provider returned error", "code": 429}},
      errors.RateLimitError),
     ("Azure, throttled", 429, {"error": {"code": "429", "message": "Rate limit is exceeded. Try again in 50 seconds."}},

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpt import errors
 from gpt.protocol import flow
 from gpt.protocol.retry import Budget, Retry
-from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, ResponseInfo
 from gpt.types import ChatCompletion
 
 REQUEST = HttpRequest("POST", Origin("http", "h", 80), "/v1/chat/completions", body=b"{}")
@@ -184,12 +184,57 @@ def test_models() -> None:
         sent(call, response(200, b"[]"))
 
 
-def test_opened() -> None:
-    """The flow of a stream ends when its answer begins, with the facts so far."""
-    call = started(read=flow.opened)
+def test_read() -> None:
+    """What `read` makes of a 200 is the call's result; a failure that it finds there is tried again like any other."""
+    bad = errors.ServerError("not yet", 200)
+
+    def read(response: HttpResponse, _: HttpRequest, info: ResponseInfo) -> ResponseInfo:
+        if response.body == b"bad":
+            raise bad
+        return info
+
+    call = started(read=read)
     next(call)
     sent(call, response(503))
-    assert [503, 200] == [attempt.status for attempt in sent(call, response(200, b"")).attempts]
+    sent(call, response(200, b"bad"))
+    attempts = sent(call, response(200, b"")).attempts
+    assert [503, 200, 200] == [attempt.status for attempt in attempts]
+    assert "ServerError: not yet" == attempts[1].reason
+
+
+EVENTS = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
+def test_event_stream(content_type: str) -> None:
+    """An event stream that nobody asked for is a completion, with how it ended."""
+    call = started()
+    next(call)
+    made = sent(call, response(200, EVENTS + b"data: [DONE]\n\n", content_type=content_type))
+    assert ("hi", "stop", "complete", 200) == (made.text, made.choices[0].finish_reason, made.info.ended, made.info.status)
+
+
+def test_event_stream_that_fails() -> None:
+    """What such a stream says went wrong is raised."""
+    call = started(Retry(attempts=1))
+    next(call)
+    with pytest.raises(errors.OverloadedError):
+        sent(call, response(200, b'data: {"error": "server is busy"}\n\n'))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices": [{"index": 0, "message": {}, "finish_reason": "error", "error": {"code": 502, "message": "gone"}}]}',
+        b'{"choices": [{"index": 0, "message": {}, "finish_reason": "error"}], "error": {"code": 502, "message": "gone"}}',
+    ],
+)
+def test_error_beside_choices(body: bytes) -> None:
+    """An error beside choices, or in one, is raised."""
+    call = started(Retry(attempts=1))
+    next(call)
+    with pytest.raises(errors.ServerError, match="gone"):
+        sent(call, response(200, body))
 
 
 # --------------------------------------------------------------------------------------------------------------------

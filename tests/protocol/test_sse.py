@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.errors import MalformedResponseError
-from gpt.protocol.sse import Decoder, Event, encode
+from gpt.protocol.sse import STRAY, Decoder, Event, encode
 
 # One table for the decoder, the byte-at-a-time decoder and the plain reference below.
 DOCUMENTS: list[tuple[str, bytes, list[Event]]] = [
@@ -74,6 +74,8 @@ def test_documents(document: bytes, events: list[Event]) -> None:
     assert events == decoded(*(document[i : i + 1] for i in range(len(document))))
     assert events == decoded(*(piece for i in range(len(document)) for piece in (b"", document[i : i + 1])))
     assert events == reference(document)
+    if not document.startswith(b"\xef"):
+        assert events == decoded(b"data: 0\n\n", document)[1:]
 
 
 pieces_of_documents = st.sampled_from(
@@ -103,9 +105,24 @@ def test_round_trip(data: bytes, kind: str) -> None:
 def test_limit(pieces: list[bytes]) -> None:
     """An event that passes the limit is an error, however it is cut."""
     decoder = Decoder(limit=100)
-    with pytest.raises(MalformedResponseError, match="larger than 100 bytes"):
+    with pytest.raises(MalformedResponseError, match="more than 100 bytes"):
         for piece in pieces:
             decoder.feed(piece)
+    decoder = Decoder(limit=100)
+    decoder.feed(b": \n\n")
+    with pytest.raises(MalformedResponseError, match="more than 100 bytes"):
+        decoder.feed(b"data: " + b"x" * 200 + b"\n\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [(b"error: x", True), (b'{"a": 1}', True), (b"errors: x", False), (b":{", False)]
+)
+def test_strays(line: bytes, expected: bool) -> None:
+    """Lines that may say what went wrong are delivered only where they are asked for, in their place."""
+    document = b"data: a\n\n" + line + b"\ndata: b\n\n"
+    assert [Event(b"a"), Event(b"b")] == decoded(document)
+    stray = [Event(line, STRAY)] if expected else []
+    assert [Event(b"a"), *stray, Event(b"b")] == Decoder(strays=True).feed(document)
 
 
 def test_limit_is_for_one_event() -> None:

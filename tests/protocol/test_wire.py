@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, ResponseInfo, Timeout
+from gpt.protocol.wire import AttemptInfo, Headers, HttpRequest, HttpResponse, Origin, ResponseInfo, Timeout
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,13 @@ def test_secrets() -> None:
     assert repr(HttpResponse(200, Headers(), b"private")) == "HttpResponse(200, 7 bytes)"
 
 
+def whole(body: bytes) -> HttpResponse:
+    return HttpResponse(200, Headers(), body)
+
+
+TWICE = (AttemptInfo(503, "no", 4.0), AttemptInfo(200, "ok", 1.5, 1.0))
+
+
 def test_response() -> None:
     """An answer has the names that `requests` gave it."""
     response = HttpResponse(200, Headers(), b'{"a": "\xc3\xa4"}')
@@ -72,10 +79,15 @@ def test_response() -> None:
         (ResponseInfo(elapsed=3.0, first_token=1.0, completion_tokens=1), None),
         (ResponseInfo(elapsed=3.0, first_token=1.0, completion_tokens=11), 5.0),
         (ResponseInfo(elapsed=1.0, first_token=1.0, completion_tokens=11), None),
+        (ResponseInfo(elapsed=8.0, first_token=1.0, completion_tokens=11, attempts=TWICE), 5.0),
+        (ResponseInfo(elapsed=8.0, raw=whole(b'{"usage": {"completion_tokens": 12}}'), attempts=TWICE), 4.0),
+        (ResponseInfo(elapsed=3.0, raw=whole(b'{"usage": {"completion_tokens": 12}}')), 4.0),
+        (ResponseInfo(elapsed=3.0, raw=whole(b'{"usage": null}')), None),
+        (ResponseInfo(elapsed=3.0, raw=whole(b"{")), None),
     ],
 )
 def test_tokens_per_second(info: ResponseInfo, expected: float | None) -> None:
-    """Tokens a second are counted from the first to the last."""
+    """Of a stream they are counted from the first to the last, of a whole answer over its attempt; not over earlier ones."""
     assert expected == info.tokens_per_second
 
 

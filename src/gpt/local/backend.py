@@ -21,7 +21,7 @@ from gpt.local.sampling import engine_request, needs_facts
 from gpt.protocol import codec
 from gpt.protocol.chunks import Fold
 from gpt.protocol.failures import engine_failure
-from gpt.protocol.wire import ResponseInfo, Seconds
+from gpt.protocol.wire import Ended, ResponseInfo, Seconds
 from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, Model, ModelList
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ class Local:
             for chunk in stream:
                 folded.add(chunk)
             completion = folded.completion()
-            stream.note(completion)
+            usage = completion.usage
+            info = msgspec.structs.replace(stream.info, completion_tokens=usage.completion_tokens if usage else None)
+            codec.with_info(completion, info)
         return completion
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> LocalStream:
@@ -159,7 +161,7 @@ class Local:
         from gpt.local import weights
 
         made = ModelList([Model(self._name or weights.name(self.model), owned_by="local")])
-        codec.with_facts(made, None, ResponseInfo())
+        codec.with_info(made, ResponseInfo())
         return made
 
     def close(self) -> None:
@@ -322,14 +324,13 @@ class LocalStream:
                     self.close()
                     raise _cancelled() from None
 
-    def note(self, completion: ChatCompletion) -> None:
-        """Put the facts of the call beside its completion."""
-        tokens = completion.usage.completion_tokens if completion.usage else None
-        elapsed = time.perf_counter() - self._started
+    @property
+    def info(self) -> ResponseInfo:
+        """The facts of the answer so far."""
         began = self._run.first_token
         first = None if began is None else began - self._started
-        info = ResponseInfo(elapsed=elapsed, first_byte=first, first_token=first, completion_tokens=tokens)
-        codec.with_facts(completion, None, info)
+        ended: Ended | None = "complete" if self._ended and self._unfinished <= 0 else None
+        return ResponseInfo(elapsed=time.perf_counter() - self._started, first_byte=first, first_token=first, ended=ended)
 
     def __enter__(self) -> Self:
         return self

@@ -294,9 +294,8 @@ def decode_models(body: bytes, info: ResponseInfo | None = None) -> ModelList:
     return made
 
 
-def with_facts(made: Answered, body: bytes | None, info: ResponseInfo | None) -> None:
-    """Put the bytes and the facts of the exchange beside a value that was made here."""
-    made.__dict__["body"] = body
+def with_info(made: Answered, info: ResponseInfo) -> None:
+    """Put the facts of the exchange beside a value that was made here."""
     made.__dict__["info"] = info
 
 

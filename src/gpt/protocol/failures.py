@@ -292,7 +292,7 @@ def _server_words(body: bytes) -> ServerWords:
     """The words in an error body, in the spellings met in the wild.
 
     `{"error": {...}}` is the standard; `{"error": "text"}` Ollama's; a bare `{"object": "error", "message": ...}` older
-    vLLM's; `{"detail": ...}` FastAPI's; `{"message": ...}` gateways'.
+    vLLM's; `{"detail": ...}` FastAPI's; `{"message": ...}` gateways'; `error` in a choice OpenRouter's.
     """
     try:
         document = msgspec.json.decode(body)
@@ -309,6 +309,10 @@ def _server_words(body: bytes) -> ServerWords:
         return _from_object(error)
     if document.get("object") == "error":
         return _from_object(document)
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and isinstance(choice.get("error"), dict):
+            return _from_object(choice["error"])
     for name in ("detail", "message"):
         said = document.get(name)
         if said:

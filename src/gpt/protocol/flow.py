@@ -82,7 +82,7 @@ def call(request: HttpRequest, read: Read[T], chances: Chances, deadline: Second
                 )
                 try:
                     made = read(response, asked, info)
-                except ResponseError as error:
+                except (ResponseError, TransportError) as error:
                     problem = error
                 else:
                     budget = chances.budget
@@ -113,19 +113,35 @@ def call(request: HttpRequest, read: Read[T], chances: Chances, deadline: Second
         after = wait
 
 
-def opened(_: HttpResponse, __: HttpRequest, info: ResponseInfo) -> ResponseInfo:
-    """The facts of an answer whose body is still to come."""
-    return info
-
-
 def completion(response: HttpResponse, request: HttpRequest, info: ResponseInfo) -> ChatCompletion:
     """The completion in a 200. Raises MalformedResponseError, or the error that the body is in disguise."""
     try:
         made = codec.decode_completion(response.body, info)
     except msgspec.DecodeError as error:
-        raise _malformed(response, request, _reason(error)) from error
-    if not made.choices:
+        folded = _from_stream(response, request, info)
+        if folded is None:
+            raise _malformed(response, request, _reason(error)) from error
+        made = folded
+    if not made.choices or made.error or made.choices[0].error:
         raise _malformed(response, request, "it has no choices")
+    return made
+
+
+def _from_stream(response: HttpResponse, request: HttpRequest, info: ResponseInfo) -> ChatCompletion | None:
+    """The completion in an event stream that nobody asked for; None where the body is none. Raises what the stream says."""
+    from gpt.protocol.chunks import fold
+    from gpt.protocol.stream import ChunkDecoder
+
+    decoder = ChunkDecoder(response.headers, request)
+    chunks = decoder.feed(response.body)
+    if not decoder.done:
+        chunks += decoder.end()
+    if not decoder.is_stream:
+        return None
+    if decoder.problem is not None:
+        raise decoder.problem
+    made = fold(chunks)
+    codec.with_info(made, msgspec.structs.replace(info, ended=decoder.ended))
     return made
 
 

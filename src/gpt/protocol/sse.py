@@ -8,7 +8,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-str
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from gpt.errors import MalformedResponseError
 
@@ -16,7 +16,13 @@ MAX_EVENT = 64 * 1024 * 1024
 """Bytes that one event may have. Generous: an event may carry a sound or an image in base64."""
 
 
-class Event(NamedTuple):
+STRAY = "\n"
+"""The kind of an event that is none by the rules. No event's name has a line break in it."""
+
+_LF, _CR = b"\n\r"
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event: `data` are its data lines joined by LF, as UTF-8 bytes; `event` is "" for a plain message."""
 
     data: bytes
@@ -25,10 +31,16 @@ class Event(NamedTuple):
 
 
 class Decoder:
-    """Pieces of an event stream in, events out. Holds what has come of the unfinished line and event."""
+    """Pieces of an event stream in, events out. Holds what has come of the unfinished line and event.
 
-    def __init__(self, limit: int = MAX_EVENT) -> None:
+    The rules say to ignore a line without a known field. Some servers say in such a line what went wrong: bare JSON, or a field
+    "error". With `strays` these are delivered too, as events of kind STRAY.
+    """
+
+    def __init__(self, limit: int = MAX_EVENT, where: str = "the server", *, strays: bool = False) -> None:
         self._limit = limit
+        self._strays = strays
+        self._where = where
         self._pieces: list[bytes] = []  # the unfinished line; joined once, so that many small pieces stay linear
         self._unfinished = 0  # bytes of it
         self._data: list[bytes] = []
@@ -37,9 +49,14 @@ class Decoder:
         self._id = ""
         self._start = True
         self._after_cr = False
+        self._between = False  # between two events, with nothing held
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that `piece` completes, in order. Raises MalformedResponseError when one passes the size limit."""
+        if self._between and piece[-2:] == b"\n\n":
+            events = self._plain(piece)
+            if events is not None:
+                return events
         if self._after_cr and piece:
             # CR ended a line with the last piece; an LF at the start of this one belongs to it.
             self._after_cr = False
@@ -47,6 +64,7 @@ class Decoder:
                 piece = piece[1:]
         if b"\n" not in piece and b"\r" not in piece:
             if piece:
+                self._between = False
                 self._keep(piece)
             return []
         if self._pieces:
@@ -58,17 +76,32 @@ class Decoder:
             self._after_cr = piece.endswith(b"\r")
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = piece.split(b"\n")
-        events: list[Event] = []
+        events = []
         for line in lines:
             if self._start:
                 self._start = False
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if line:
-                self._field(line)
+                self._field(line, events)
             else:
                 self._dispatch(events)
         if rest:
             self._keep(rest)
+        self._between = not (rest or self._data or self._event or self._after_cr or self._start)
+        return events
+
+    def _plain(self, piece: bytes) -> list[Event] | None:
+        """The events of a piece that has nothing but whole events of one data line each; None where it has anything else."""
+        # An int is looked for, because bytes look for one byte ten times faster so.
+        if len(piece) - 8 > self._limit or _CR in piece:
+            return None
+        blocks = (piece[:-2],) if piece.find(_LF) == len(piece) - 2 else piece[:-2].split(b"\n\n")
+        events: list[Event] = []
+        for block in blocks:
+            if block[:6] != b"data: " or _LF in block:
+                return None
+            data = block[6:]
+            events.append(Event(data if data.isascii() else _as_utf8(data), "", self._id))
         return events
 
     def _keep(self, rest: bytes) -> None:
@@ -79,10 +112,10 @@ class Decoder:
     def _check(self) -> None:
         if self._held + self._unfinished > self._limit:
             raise MalformedResponseError(
-                f"one event of the stream is larger than {self._limit} bytes; the server is not sending chat chunks", 200
+                f"{self._where} sent an event of more than {self._limit} bytes; such a stream is none of chat chunks", 200
             )
 
-    def _field(self, line: bytes) -> None:
+    def _field(self, line: bytes, events: list[Event]) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
@@ -93,6 +126,8 @@ class Decoder:
             self._event = value.decode("utf-8", "replace")
         elif name == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
+        elif self._strays and (name == b"error" or line[:1] == b"{"):
+            events.append(Event(line, STRAY))
         # "" is a comment; "retry" is for reconnecting, which a chat stream cannot; any other name is to be ignored.
 
     def _dispatch(self, events: list[Event]) -> None:

@@ -6,7 +6,7 @@ Nothing here waits, and nothing here knows a socket. Header names are lower case
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,9 +20,10 @@ class Timeout(msgspec.Struct, frozen=True, gc=False):
     """The clocks of one attempt, in seconds; None means no limit.
 
     `connect` covers name, connection, proxy and TLS together, `write` sending the request, `first_byte` the wait for the
-    first byte of the answer (and before that for a free connection, where all are in use), `idle` each silence after it. A
-    plain number where a Timeout is expected sets all but `connect`. The defaults: connect and first_byte are those of the
-    official package.
+    first byte of the answer (and before that for a free connection, where all are in use), `idle` each silence after it. Of a
+    streamed answer they limit the wait for its first content and each wait for more: comments, pings and chunks without content
+    do not count, nor does time in which nobody waits. A plain number where a Timeout is expected sets all but `connect`. The
+    defaults: connect and first_byte are those of the official package.
     """
 
     connect: Seconds | None = 5.0
@@ -175,13 +176,25 @@ class HttpResponse(msgspec.Struct, frozen=True, gc=False):
 
 
 class HttpStream(Protocol):
-    """An answer whose body is still coming. `close` ends the exchange at once; after the last byte it costs nothing."""
+    """An answer whose body is still coming. `close` ends the exchange at once; after the last byte it costs nothing.
+
+    The first_byte clock runs on until `news` is called, from then on the idle clock, begun anew by each call. They count only
+    the time in which `read` waits.
+    """
 
     status: int
     headers: Headers
 
     def read(self) -> bytes:
         """The next piece of the body, decoded; b"" at its end. Raises TransportError."""
+        ...
+
+    def news(self) -> None:
+        """What was read last was worth waiting for."""
+        ...
+
+    def finish(self) -> None:
+        """Nothing more is wanted: keep the connection if the body ends within a moment, else close it. Raises nothing."""
         ...
 
     def close(self) -> None: ...
@@ -194,6 +207,10 @@ class AsyncHttpStream(Protocol):
     headers: Headers
 
     async def read(self) -> bytes: ...
+
+    def news(self) -> None: ...
+
+    async def finish(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -233,6 +250,10 @@ class AttemptInfo(msgspec.Struct, frozen=True, gc=False):
     waited: Seconds = 0.0
 
 
+Ended = Literal["complete", "unmarked", "truncated"]
+"""How a stream ended: with the marker `[DONE]`; without it, but with its finish reasons; with neither."""
+
+
 class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
     """The facts of the exchange that made a value. For the model in the box, `status` is 200 and `headers` are empty."""
 
@@ -243,12 +264,14 @@ class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
     first_byte: Seconds | None = None
     """From the start of the last attempt to the first byte of its answer."""
     first_token: Seconds | None = None
-    """From the start of the last attempt to the first content; None when the answer came whole."""
+    """Time to first token: from the start of the last attempt to the first content; None when the answer came whole."""
     attempts: tuple[AttemptInfo, ...] = ()
     completion_tokens: int | None = None
     """Tokens that the answer took, where it came in pieces."""
     raw: HttpResponse | None = None
     """The whole HTTP answer, where there was one."""
+    ended: Ended | None = None
+    """How the stream ended; None for an answer that came whole, and before the end."""
 
     @property
     def request_id(self) -> str | None:
@@ -264,8 +287,32 @@ class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens a second from the first to the last; None when the answer came whole or had fewer than two."""
-        if self.first_token is None or not self.completion_tokens or self.completion_tokens < 2:
+        """Tokens of the answer a second: of a stream from its first to its last, of an answer that came whole over its whole
+        attempt, the reading of the prompt included. None where the server did not count, or a stream had fewer than two.
+        """
+        counted = self.completion_tokens or _counted(self.raw)
+        if counted is None:
             return None
-        seconds = self.elapsed - self.first_token
-        return (self.completion_tokens - 1) / seconds if seconds > 0 else None
+        before = sum(attempt.elapsed + attempt.waited for attempt in self.attempts)
+        if self.attempts:
+            before -= self.attempts[-1].elapsed
+        seconds = self.elapsed - before - (self.first_token or 0.0)
+        tokens = counted if self.first_token is None else counted - 1
+        return tokens / seconds if tokens > 0 and seconds > 0 else None
+
+
+class _Counted(msgspec.Struct):
+    completion_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    usage: _Counted | None = None
+
+
+def _counted(raw: HttpResponse | None) -> int | None:
+    """The tokens that an answer says it took."""
+    try:
+        usage = msgspec.json.decode(raw.body, type=_Usage).usage if raw is not None else None
+    except msgspec.DecodeError:
+        return None
+    return usage.completion_tokens if usage is not None else None

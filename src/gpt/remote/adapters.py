@@ -2,7 +2,8 @@
 
 For what our own transport leaves out: HTTP/2, SOCKS, a company's authentication, recorded tests. The client stays the
 caller's: its settings hold, its cookies are its own, and it is not closed here. Redirects are followed by the flow, not by it.
-A deadline caps each of its clocks; an answer that keeps coming in small pieces can outlast it.
+A deadline caps each of its clocks; a whole answer that keeps coming in small pieces can outlast it. The clocks of a stream are
+looked at after each piece, and in silence it is the client's own that runs out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from gpt.protocol.wire import (
     HttpStream,
     Transport,
 )
-from gpt.remote.http.connect import shorter
+from gpt.remote.http.clock import StreamClock
+from gpt.remote.http.connect import shorter, timeout_error
 
 
 def adapt(client: Any) -> Transport:
@@ -116,6 +118,30 @@ class _Httpx:
         return made
 
 
+class _Clocks:
+    """The clocks of a stream: those of `StreamClock`, and the deadline of the call."""
+
+    def __init__(self, request: HttpRequest, started: float) -> None:
+        self._clock = StreamClock(request.timeout, time.perf_counter() - started)
+        self._where = f"{request.origin.host}:{request.origin.port}"
+        self._deadline = request.deadline
+        self._until = None if request.deadline is None else started + request.deadline
+
+    def news(self) -> None:
+        """What was read last was worth waiting for: the idle clock begins anew."""
+        self._clock.news()
+
+    def spend(self, began: float) -> None:
+        """Take in a wait that began then. Raises RequestTimeoutError when a clock has run out by it."""
+        now = time.perf_counter()
+        clock = self._clock
+        clock.waited += now - began
+        if self._until is not None and now >= self._until:
+            raise timeout_error("deadline", self._where, self._deadline)
+        if clock.left is not None and clock.left <= 0:
+            raise timeout_error(clock.phase, self._where, clock.limit)
+
+
 def _response(status: int, headers: Any, body: bytes, started: float) -> HttpResponse:
     return HttpResponse(status, Headers(headers), body, time.perf_counter() - started)
 
@@ -137,24 +163,32 @@ class HttpxTransport(_Httpx):
             answer = self._client.send(self._built(request), stream=True, follow_redirects=False)
         except self._library.TransportError as error:
             raise self._error(error, request, started) from error
-        return _HttpxStream(self, answer, request)
+        return _HttpxStream(self, answer, request, started)
 
     def close(self) -> None:
         """Nothing: the client is the caller's."""
 
 
-class _HttpxStream:
-    def __init__(self, transport: HttpxTransport, answer: Any, request: HttpRequest) -> None:
+class _HttpxStream(_Clocks):
+    def __init__(self, transport: HttpxTransport, answer: Any, request: HttpRequest, started: float) -> None:
+        super().__init__(request, started)
         self._transport, self._answer, self._request = transport, answer, request
         self._pieces = answer.iter_bytes()
         self.status: int = answer.status_code
         self.headers = Headers(answer.headers.multi_items())
 
     def read(self) -> bytes:
+        began = time.perf_counter()
         try:
-            return next((piece for piece in self._pieces if piece), b"")
+            piece = next((piece for piece in self._pieces if piece), b"")
         except self._transport._library.TransportError as error:
-            raise self._transport._error(error, self._request, time.perf_counter()) from error
+            raise self._transport._error(error, self._request, began) from error
+        self.spend(began)
+        return piece
+
+    def finish(self) -> None:
+        """The client closes the connection, unless the body has ended already."""
+        self._answer.close()
 
     def close(self) -> None:
         self._answer.close()
@@ -177,27 +211,35 @@ class AsyncHttpxTransport(_Httpx):
             answer = await self._client.send(self._built(request), stream=True, follow_redirects=False)
         except self._library.TransportError as error:
             raise self._error(error, request, started) from error
-        return _AsyncHttpxStream(self, answer, request)
+        return _AsyncHttpxStream(self, answer, request, started)
 
     async def close(self) -> None:
         """Nothing: the client is the caller's."""
 
 
-class _AsyncHttpxStream:
-    def __init__(self, transport: AsyncHttpxTransport, answer: Any, request: HttpRequest) -> None:
+class _AsyncHttpxStream(_Clocks):
+    def __init__(self, transport: AsyncHttpxTransport, answer: Any, request: HttpRequest, started: float) -> None:
+        super().__init__(request, started)
         self._transport, self._answer, self._request = transport, answer, request
         self._pieces = answer.aiter_bytes()
         self.status: int = answer.status_code
         self.headers = Headers(answer.headers.multi_items())
 
     async def read(self) -> bytes:
+        began = time.perf_counter()
+        piece = b""
         try:
             async for piece in self._pieces:
                 if piece:
-                    return bytes(piece)
+                    break
         except self._transport._library.TransportError as error:
-            raise self._transport._error(error, self._request, time.perf_counter()) from error
-        return b""
+            raise self._transport._error(error, self._request, began) from error
+        self.spend(began)
+        return piece
+
+    async def finish(self) -> None:
+        """The client closes the connection, unless the body has ended already."""
+        await self._answer.aclose()
 
     async def close(self) -> None:
         await self._answer.aclose()
@@ -246,14 +288,16 @@ class RequestsTransport:
         return _response(answer.status_code, answer.headers.items(), answer.content, started)
 
     def open(self, request: HttpRequest) -> HttpStream:
-        return _RequestsStream(self, self._sent(request, stream=True), request)
+        started = time.perf_counter()
+        return _RequestsStream(self, self._sent(request, stream=True), request, started)
 
     def close(self) -> None:
         """Nothing: the session is the caller's."""
 
 
-class _RequestsStream:
-    def __init__(self, transport: RequestsTransport, answer: Any, request: HttpRequest) -> None:
+class _RequestsStream(_Clocks):
+    def __init__(self, transport: RequestsTransport, answer: Any, request: HttpRequest, started: float) -> None:
+        super().__init__(request, started)
         self._transport, self._answer, self._request = transport, answer, request
         self.status: int = answer.status_code
         self.headers = Headers(answer.headers.items())
@@ -261,10 +305,17 @@ class _RequestsStream:
         self._pieces = answer.iter_content(chunk_size=None)
 
     def read(self) -> bytes:
+        began = time.perf_counter()
         try:
-            return next((piece for piece in self._pieces if piece), b"")
+            piece = next((piece for piece in self._pieces if piece), b"")
         except self._transport._errors.RequestException as error:
             raise self._transport._error(error, self._request) from error
+        self.spend(began)
+        return piece
+
+    def finish(self) -> None:
+        """The client closes the connection, unless the body has ended already."""
+        self._answer.close()
 
     def close(self) -> None:
         self._answer.close()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,24 +19,17 @@ from gpt.backend import DEFAULT_OPTIONS, CallOptions
 from gpt.errors import InvalidRequestError
 from gpt.protocol import flow
 from gpt.protocol.codec import encode_request
+from gpt.protocol.profiles import HOSTED as HOSTED_ORIGIN
+from gpt.protocol.profiles import Profile, profile_of
 from gpt.protocol.retry import Budget, Retry
-from gpt.protocol.wire import (
-    AsyncHttpStream,
-    AsyncTransport,
-    Headers,
-    HttpRequest,
-    HttpStream,
-    Origin,
-    ResponseInfo,
-    Timeout,
-    Transport,
-)
-from gpt.remote.drive import AsyncOpening, Opening, arun, run
-from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
+from gpt.protocol.wire import AsyncTransport, HttpRequest, Origin, Timeout, Transport
+from gpt.remote.drive import arun, run
+from gpt.types import UNSET, ChatCompletion, ChatRequest, ModelList
 from gpt.version import __version__
 
 if TYPE_CHECKING:
     from gpt.remote.http.connect import Network
+    from gpt.remote.stream import AsyncStream, Stream
 
 T = TypeVar("T")
 Way = TypeVar("Way")
@@ -91,6 +84,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Whether `headers` has the key."""
     completions: str = ""
     """The target of the most frequent request, made once."""
+    profile: Profile = Profile()
+    """What is known of the server."""
     names_calls: bool = True
     """Whether each POST gets an Idempotency-Key of its own; not where the caller's headers bring one."""
 
@@ -110,7 +105,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             headers = (*((name, value) for name, value in headers if name not in given), *given.items())
             named = named and "idempotency-key" not in given
             authorized = authorized or "authorization" in given
-        if not authorized and self.origin == _HOSTED_ORIGIN:
+        if not authorized and self.origin == HOSTED_ORIGIN:
             raise InvalidRequestError(
                 "no API key for the hosted service: set OPENAI_API_KEY or pass api_key=; or answer without a key, by the "
                 'model in the box with server_url="local:" or by a server of your own with server_url="http://..."',
@@ -130,12 +125,9 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{self.path}{path}?{query}" if query else self.path + path
 
 
-_HOSTED_ORIGIN = Origin("https", "api.openai.com", 443)
-
-
 def checked_model(request: ChatRequest, endpoint: Endpoint) -> ChatRequest:
     """`request`, if it says what the hosted service needs: there is no default model there. Raises InvalidRequestError."""
-    if request.model is UNSET and endpoint.origin == _HOSTED_ORIGIN:
+    if request.model is UNSET and endpoint.origin == HOSTED_ORIGIN:
         raise InvalidRequestError(
             "model: missing; the hosted service has no default: pass model= to the call, or to the client for all its calls",
             param="model",
@@ -190,13 +182,14 @@ def endpoint(
     query: Mapping[str, str] | None = None,
     timeout: Timeout | float | None = None,
     retry: Retry | None = None,
+    profile: Profile | None = None,
 ) -> Endpoint:
     """The Endpoint for these arguments and the environment (OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_ORG_ID,
     OPENAI_PROJECT_ID). Raises InvalidRequestError.
     """
     named = os.environ.get("OPENAI_BASE_URL", "").strip() or HOSTED
     origin, path, own_query = parse_url(server_url or named)
-    if api_key is None and (origin == _HOSTED_ORIGIN or (not named.startswith("local:") and origin == parse_url(named)[0])):
+    if api_key is None and (origin == HOSTED_ORIGIN or (not named.startswith("local:") and origin == parse_url(named)[0])):
         api_key = os.environ.get("OPENAI_API_KEY", "").strip()
         organization = organization or os.environ.get("OPENAI_ORG_ID")
         project = project or os.environ.get("OPENAI_PROJECT_ID")
@@ -223,6 +216,7 @@ def endpoint(
         retry or Retry(),
         "authorization" in sent,
         f"{path}{COMPLETIONS}?{own_query}" if own_query else path + COMPLETIONS,
+        profile or profile_of(origin),
         "idempotency-key" not in sent,
     )
 
@@ -279,8 +273,8 @@ class _Remote(Generic[Way]):
 
     @property
     def streams_usage(self) -> bool:
-        """Whether the server is known to take `stream_options`; of others it is not known."""
-        return self.endpoint.origin == _HOSTED_ORIGIN
+        """Whether the server is known to take `stream_options`."""
+        return self.endpoint.profile.streams_usage
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -320,48 +314,15 @@ class RemoteBackend(_Remote[Transport]):
         body = encode_request(request)
         key = self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
-        opening = Opening(self.transport)
-        info = run(self._flow(asked, flow.opened, options), opening, options.cancel)
-        assert opening.stream is not None
-        return Stream(opening.stream, asked, info)
+        from gpt.remote.stream import Opening
+
+        opening = Opening(self.transport, self.endpoint.profile)
+        return run(self._flow(asked, opening.read, options), opening, options.cancel)
 
     def close(self) -> None:
         self._closed = True
         if self._transport is not None:
             self._transport.close()
-
-
-class Stream:
-    """Chunks as a server sends them."""
-
-    def __init__(self, stream: HttpStream, request: HttpRequest, info: ResponseInfo) -> None:
-        from gpt.protocol.stream import ChunkDecoder
-
-        self.attempts = info.attempts
-        self._stream = stream
-        self._decoder = ChunkDecoder(stream.headers, request)
-        self._waiting: list[ChatCompletionChunk] = []  # in reverse, so that taking one is cheap
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields of the answer."""
-        return self._stream.headers
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> ChatCompletionChunk:
-        while not self._waiting:
-            if self._decoder.done:
-                self.close()
-                raise StopIteration
-            piece = self._stream.read()
-            self._waiting = (self._decoder.feed(piece) if piece else self._decoder.end())[::-1]
-        return self._waiting.pop()
-
-    def close(self) -> None:
-        """Stop the answer and free the connection."""
-        self._stream.close()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -397,45 +358,12 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
         body = encode_request(request)
         key = await self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
-        opening = AsyncOpening(self.transport)
-        info = await arun(self._flow(asked, flow.opened, options), opening)
-        assert opening.stream is not None
-        return AsyncStream(opening.stream, asked, info)
+        from gpt.remote.stream import AsyncOpening
+
+        opening = AsyncOpening(self.transport, self.endpoint.profile)
+        return await arun(self._flow(asked, opening.read, options), opening)
 
     async def close(self) -> None:
         self._closed = True
         if self._transport is not None:
             await self._transport.close()
-
-
-class AsyncStream:
-    """Chunks as a server sends them, on asyncio."""
-
-    def __init__(self, stream: AsyncHttpStream, request: HttpRequest, info: ResponseInfo) -> None:
-        from gpt.protocol.stream import ChunkDecoder
-
-        self.attempts = info.attempts
-        self._stream = stream
-        self._decoder = ChunkDecoder(stream.headers, request)
-        self._waiting: list[ChatCompletionChunk] = []  # in reverse, so that taking one is cheap
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields of the answer."""
-        return self._stream.headers
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ChatCompletionChunk:
-        while not self._waiting:
-            if self._decoder.done:
-                await self.close()
-                raise StopAsyncIteration
-            piece = await self._stream.read()
-            self._waiting = (self._decoder.feed(piece) if piece else self._decoder.end())[::-1]
-        return self._waiting.pop()
-
-    async def close(self) -> None:
-        """Stop the answer and free the connection."""
-        await self._stream.close()

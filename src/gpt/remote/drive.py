@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gpt.errors import GptError, TransportError
 from gpt.protocol.flow import Attempt, Flow
-from gpt.protocol.wire import AsyncHttpStream, AsyncTransport, HttpRequest, HttpResponse, HttpStream, Transport
+from gpt.protocol.wire import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:
     import logging
@@ -86,58 +86,6 @@ async def arun(flow: Flow[T], transport: AsyncSends) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Streams: the flow ends when the answer begins
-# --------------------------------------------------------------------------------------------------------------------
-
-
-class Opening:
-    """Sends for a stream: an answer of 200 is left to be read as `stream`, any other is read whole."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self.stream: HttpStream | None = None
-
-    def send(self, request: HttpRequest) -> HttpResponse:
-        started = time.perf_counter()
-        stream = self._transport.open(request)
-        body = b""
-        if stream.status == 200:
-            self.stream = stream
-        else:
-            try:
-                body = b"".join(iter(stream.read, b""))
-            except TransportError as error:
-                error.elapsed = time.perf_counter() - started
-                raise
-        elapsed = time.perf_counter() - started
-        return HttpResponse(stream.status, stream.headers, body, elapsed, elapsed)
-
-
-class AsyncOpening:
-    """Opening for asyncio."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-        self.stream: AsyncHttpStream | None = None
-
-    async def send(self, request: HttpRequest) -> HttpResponse:
-        started = time.perf_counter()
-        stream = await self._transport.open(request)
-        pieces = []
-        if stream.status == 200:
-            self.stream = stream
-        else:
-            try:
-                while piece := await stream.read():
-                    pieces.append(piece)
-            except TransportError as error:
-                error.elapsed = time.perf_counter() - started
-                raise
-        elapsed = time.perf_counter() - started
-        return HttpResponse(stream.status, stream.headers, b"".join(pieces), elapsed, elapsed)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Close the connection after so many bytes of the answer."""
     slices: int | None = None
     """Send the answer in pieces of so many bytes."""
+    pause: float = 0.0
+    """Seconds between two pieces."""
+    pings: float | None = None
+    """Of a streamed answer send the events in its first half, or with `cut` in its first so many bytes, then comments for ever,
+    so many seconds apart."""
+    gzip: bool = False
+    """Send the body compressed; in chunked encoding, what a chunk has can be read when it has come."""
     garbage: bytes | None = None
     """Send this instead of an HTTP answer, and close."""
     chunked: bool = False
@@ -56,7 +63,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
             raise ValueError(f"rate: expected a chance from 0 to 1, got {self.rate}")
-        for name in ("delay", "slow_close", "cut", "times"):
+        for name in ("delay", "slow_close", "cut", "times", "pause", "pings"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name}: expected 0 or more, got {value}")
@@ -142,29 +149,47 @@ class FaultServer(Loopback):
         """Send the answer. Gives whether the connection can be used again."""
         content_type, said = self._said(fault, head, body)
         lines = [f"content-type: {fault.content_type or content_type}", *(f"{n}: {v}" for n, v in fault.headers.items())]
+        pieces = [said]
+        if fault.chunked:
+            size = max(1, len(said) // 3)
+            pieces = [said[place : place + size] for place in range(0, len(said), size)]
+        if fault.gzip:
+            lines.append("content-encoding: gzip")
+            pieces = _zipped(pieces)
+            said = b"".join(pieces)
         status = f"{fault.status or 200} {'OK' if fault.status in (None, 200) else 'Fault'}"
         if fault.slow_close is not None:
             data = "\r\n".join([f"HTTP/1.1 {status}", *lines, "connection: close", "", ""]).encode() + said
         elif fault.chunked:
-            size = max(1, len(said) // 3)
-            pieces = [said[place : place + size] for place in range(0, len(said), size)]
             head_bytes = "\r\n".join([f"HTTP/1.1 {status}", *lines, "transfer-encoding: chunked", "", ""]).encode()
             data = head_bytes + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
         else:
             data = answer(said, status, *lines)
+        if fault.pings is not None and content_type == "text/event-stream":
+            self._ping(peer, fault, [*lines, "connection: close"], said)
+            return False
         if "body" in (fault.stall, fault.reset):
             peer.send(data[: len(data) - max(1, len(said) // 2)])
             _goes_wrong(fault, "body", peer)
             return False
-        if fault.cut is not None:
+        if fault.cut is not None and fault.pings is None:
             peer.send(data[: fault.cut])
             return False
         size = fault.slices or len(data)
         for place in range(0, len(data), size):
             peer.send(data[place : place + size])
+            if fault.pause:
+                self._ending.wait(fault.pause)
         if fault.slow_close is not None:
             self._ending.wait(fault.slow_close)
         return fault.slow_close is None
+
+    def _ping(self, peer: Peer, fault: Fault, lines: list[str], said: bytes) -> None:
+        head = "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode()
+        sent, end, _ = said[: len(said) // 2 if fault.cut is None else fault.cut].rpartition(b"\n\n")
+        peer.send(head + sent + end)
+        while not self._ending.wait(fault.pings):
+            peer.send(b": ping\n\n")
 
     def _said(self, fault: Fault, head: str, body: bytes) -> tuple[str, bytes]:
         """Content type and body of the answer."""
@@ -194,6 +219,13 @@ def _goes_wrong(fault: Fault, phase: Phase, peer: Peer) -> bool:
         peer.wait_for_close()
         raise Gone
     return False
+
+
+def _zipped(pieces: list[bytes]) -> list[bytes]:
+    import zlib
+
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    return [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in pieces] + [packer.flush()]
 
 
 def events(made: Mapping[str, Any]) -> bytes:

@@ -270,8 +270,8 @@ def half_head(peer: Peer) -> None:
 
 CLOCKS: list[tuple[str, Callable[[Peer], None], Timeout, str, str]] = [
     ("first byte", silent, Timeout(first_byte=0.05), "first_byte", "no answer from 127.0.0.1:{port} within 0.05 s"),
-    ("in the body", half, Timeout(idle=0.05), "read", "127.0.0.1:{port} fell silent for 0.05 s"),
-    ("in the head", half_head, Timeout(idle=0.05), "read", "fell silent for 0.05 s"),
+    ("in the body", half, Timeout(idle=0.05), "read", "127.0.0.1:{port} sent nothing more of its answer for 0.05 s"),
+    ("in the head", half_head, Timeout(idle=0.05), "read", "sent nothing more of its answer for 0.05 s"),
 ]
 
 

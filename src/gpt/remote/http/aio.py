@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt.errors import InvalidRequestError, RequestTimeoutError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds, Timeout
+from gpt.remote.http.clock import StreamClock
 from gpt.remote.http.connect import Network, aconnect, broken_error, place_of, shorter, timeout_error
 from gpt.remote.http.parse import HeadWriter, ResponseReader
 from gpt.remote.http.pool import Pool, StaleError
@@ -55,6 +56,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._busy = False
         self._reused = False
         self._streamed = False
+        self._asked = 0.0
+        self.stream_clock: StreamClock | None = None
         self._held_back = False
         self._ahead = 0
         self._problem: Exception | None = None
@@ -89,14 +92,15 @@ class AsyncConnection(asyncio.BufferedProtocol):
             return
         if reader.done:
             self._due = None
+        elif self._streamed and reader.head:
+            self._due = None  # the clocks of a stream run while it is waited for
+            self._ahead += nbytes
+            if self._ahead > _AHEAD and not self._held_back:
+                self._held_back = True
+                self.transport.pause_reading()
         else:
             self._clock("read", self._timeout.idle)
-            if self._streamed:
-                self._ahead += nbytes
-                if self._ahead > _AHEAD and not self._held_back:
-                    self._held_back = True
-                    self.transport.pause_reading()
-            elif not reader.head or self._waiter is None:
+            if not reader.head or self._waiter is None:
                 return
         if reader.done or (self._streamed and reader.head):
             self._wake()
@@ -171,7 +175,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._due > self.loop.time():
             self._timer = self.loop.call_at(self._due, self._tick)
             return
-        clocks = {"write": self._timeout.write, "first_byte": self._timeout.first_byte, "deadline": self._deadline}
+        first = self._timeout.first_byte
+        clocks = {"write": self._timeout.write, "first_byte": first, "first_token": first, "deadline": self._deadline}
         seconds = clocks.get(self._phase, self._timeout.idle)
         self._fail(timeout_error(self._phase, self.where, seconds))
 
@@ -185,6 +190,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self.reader.start()
         self.first_byte = None
         self._busy, self._reused, self._streamed = True, reused, streamed
+        if streamed:
+            self._asked = self.loop.time()
         self._problem = None
         self._ahead = 0
         self._timeout = timeout
@@ -207,21 +214,33 @@ class AsyncConnection(asyncio.BufferedProtocol):
     async def piece(self) -> bytes:
         """The next piece of the body; b"" at its end."""
         reader = self.reader
+        clock = self.stream_clock
+        if clock is None:
+            clock = self.stream_clock = StreamClock(self._timeout, self.loop.time() - self._asked)
         while True:
             piece = reader.take()
             if self._held_back:
                 self._held_back = False
                 self.transport.resume_reading()
             self._ahead = 0
-            if piece or reader.done:
+            if reader.done:
                 return piece
+            began = self.loop.time()
+            if self._until is not None and began >= self._until:
+                raise timeout_error("deadline", self.where, self._deadline)
+            if piece:
+                return piece
+            if self._problem is None:
+                self._clock(clock.phase, clock.left)
             await self.news()
+            self._due = None
+            clock.waited += self.loop.time() - began
             self.check()
 
     def finish(self) -> bool:
         """End an exchange whose answer has been read. Gives whether the connection can carry another."""
         self._busy = False
-        self._due = None
+        self._due = self.stream_clock = None
         return self.reader.keep and not self.closed
 
     def abort(self) -> None:
@@ -481,6 +500,22 @@ class AsyncBodyStream:
             self._connection = None
             self._transport._release(connection, self._pool)
         return piece
+
+    def news(self) -> None:
+        """What was read last was worth waiting for: the idle clock begins anew."""
+        if self._connection is not None and self._connection.stream_clock is not None:
+            self._connection.stream_clock.news()
+
+    async def finish(self) -> None:
+        """Nothing more is wanted: keep the connection if the body ends within a moment, else close it."""
+        if self._connection is not None and self._connection.stream_clock is not None:
+            self._connection.stream_clock.hurry()
+        try:
+            if await self.read():
+                await self.read()
+        except TransportError:
+            pass  # it is closed
+        await self.close()
 
     async def close(self) -> None:
         """End the exchange at once: the server sees the connection closed."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from gpt.errors import InvalidRequestError, RequestTimeoutError, TransportError
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin, Seconds
+from gpt.remote.http.clock import StreamClock
 from gpt.remote.http.connect import Network, broken_error, connect, place_of, shorter, timeout_error
 from gpt.remote.http.parse import HeadWriter, ResponseReader
 from gpt.remote.http.pool import Pool, StaleError
@@ -36,7 +37,7 @@ _READABLE, _WRITABLE = 1, 4
 class Connection:
     """A socket that never blocks, with the reader of its answers. All waiting is in `_wait`, so each clock is exact."""
 
-    __slots__ = ("_poll", "_secure", "origin", "place", "proxy", "reader", "socket", "until", "where")
+    __slots__ = ("_poll", "_secure", "asked", "origin", "place", "proxy", "reader", "socket", "until", "where")
 
     def __init__(self, origin: Origin, sock: socket.socket, place: object, proxy: Proxy | None = None) -> None:
         self.origin = origin
@@ -48,6 +49,7 @@ class Connection:
         self._poll = _poller(sock)
         self._secure = origin.scheme == "https"
         self.until: float | None = None  # when the whole call must be over
+        self.asked = 0.0  # when the last request went out
 
     def is_stale(self) -> bool:
         """Whether the server has closed it, or sent what nobody asked for: an idle connection has nothing to read."""
@@ -59,19 +61,25 @@ class Connection:
             return not _wanted(error, _READABLE)  # TLS may have something to say of its own, such as a session ticket
         return True
 
-    def _wait(self, events: int, phase: str, seconds: Seconds | None, request: HttpRequest) -> None:
-        """Until the socket is ready. Raises the error of the clock that ran out: the phase's, or the call's own."""
-        limit = seconds
+    def _wait(self, events: int, phase: str, seconds: Seconds | None, request: HttpRequest, waited: Seconds = 0.0) -> None:
+        """Until the socket is ready. Raises the error of the clock that ran out: the phase's, or the call's own.
+
+        `waited` seconds of the phase's are over already.
+        """
+        limit = None if seconds is None else seconds - waited
         if self.until is not None:
             left = self.until - time.perf_counter()
-            if seconds is None or left < seconds:
+            if limit is None or left < limit:
                 phase, seconds, limit = "deadline", request.deadline, left
-        if not self._poll(events, None if limit is None else max(0, math.ceil(limit * 1000))):
+        if limit is None:
+            self._poll(events, None)
+        elif limit <= 0 or not self._poll(events, math.ceil(limit * 1000)):
             raise timeout_error(phase, self.where, seconds)
 
     def send(self, data: bytes, request: HttpRequest, *, reused: bool) -> None:
         """Send the request. Raises TransportError, or StaleError on a reused connection."""
         self.reader.start()
+        self.asked = time.perf_counter()
         sent = 0
         while True:
             try:
@@ -107,10 +115,15 @@ class Connection:
             reader.feed(data)
             phase, seconds = "read", request.timeout.idle
 
-    def read_more(self, request: HttpRequest) -> None:
+    def read_more(self, request: HttpRequest, clock: StreamClock | None = None) -> None:
         """Read one piece of the body. Raises TransportError."""
         try:
-            data = self._receive("read", request.timeout.idle, request)
+            if clock is None:
+                data = self._receive("read", request.timeout.idle, request)
+            else:
+                began = time.perf_counter()
+                data = self._receive(clock.phase, clock.limit, request, clock.waited)
+                clock.waited += time.perf_counter() - began
         except OSError as error:
             if isinstance(error, TransportError):
                 raise
@@ -120,12 +133,12 @@ class Connection:
         else:
             self.reader.end()
 
-    def _receive(self, phase: str, seconds: Seconds | None, request: HttpRequest) -> bytes:
+    def _receive(self, phase: str, seconds: Seconds | None, request: HttpRequest, waited: Seconds = 0.0) -> bytes:
         """What the connection gives next; b"" at its end. Raises RequestTimeoutError, and OSError when it broke."""
         events = 0 if self._secure and self.socket.pending() else _READABLE  # type: ignore[attr-defined]
         while True:
             if events:
-                self._wait(events, phase, seconds, request)
+                self._wait(events, phase, seconds, request, waited)
             try:
                 return self.socket.recv(_READ)
             except OSError as error:  # not ready after all: another reader's wake-up, or TLS that needs more
@@ -350,6 +363,7 @@ class BodyStream:
         self._transport = transport
         self._connection: Connection | None = connection
         self._request = request
+        self._clock = StreamClock(request.timeout, time.perf_counter() - connection.asked)
         self.status: int = connection.reader.status
         self.headers: Headers = connection.reader.headers
 
@@ -366,11 +380,25 @@ class BodyStream:
             if piece:
                 return piece
             try:
-                connection.read_more(self._request)
+                connection.read_more(self._request, self._clock)
             except BaseException:
                 self.close()
                 raise
         return b""
+
+    def news(self) -> None:
+        """What was read last was worth waiting for: the idle clock begins anew."""
+        self._clock.news()
+
+    def finish(self) -> None:
+        """Nothing more is wanted: keep the connection if the body ends within a moment, else close it."""
+        self._clock.hurry()
+        try:
+            if self.read():
+                self.read()
+        except TransportError:
+            pass  # it is closed
+        self.close()
 
     def close(self) -> None:
         """End the exchange at once: the server sees the connection closed."""

@@ -186,8 +186,9 @@ def timeout_error(phase: str, where: str, seconds: Seconds | None) -> RequestTim
         "connect": "no connection to {where} within {seconds:g} s; is the address right and reachable?",
         "write": "{where} did not take the request within {seconds:g} s; is it overloaded?",
         "first_byte": "no answer from {where} within {seconds:g} s; a long answer may need stream or a larger timeout=",
+        "first_token": "{where} began to answer but sent no content within {seconds:g} s; allow a larger timeout=",
         "deadline": "the {seconds:g} s for the whole call with {where} are over; allow a larger deadline=",
-        "read": "{where} fell silent for {seconds:g} s in the middle of its answer",
+        "read": "{where} sent nothing more of its answer for {seconds:g} s; try again, or allow a larger timeout=",
         "pool": "no connection to {where} became free within {seconds:g} s: all are in use; close streams that are not read to "
         "their end, or allow more: network=Network(max_connections=...)",
     }[phase]
