@@ -7,7 +7,7 @@ import sys
 
 from bench.measure import machine
 
-NAMES = ("startup", "request", "hops", "call", "local")
+NAMES = ("startup", "request", "hops", "call", "stream", "local")
 
 
 def main() -> None:
