@@ -16,7 +16,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("gpt.errors",),
     ("gpt.protocol",),
     ("gpt.backend",),
-    ("gpt.layers",),
+    ("gpt.layers", "gpt.otel"),
     ("gpt.remote", "gpt.local"),
     ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils"),
     ("gpt.client",),
@@ -85,7 +85,12 @@ def test_remote_and_local_are_strangers() -> None:
                 assert not [found for found in imports(path) if found.startswith(other)]
 
 
-OUTSIDE = {"xllamacpp": ["gpt.local.llama"], "huggingface_hub": ["gpt.local.weights"], "httptools": ["gpt.remote.http.parse"]}
+OUTSIDE = {
+    "xllamacpp": ["gpt.local.llama"],
+    "huggingface_hub": ["gpt.local.weights"],
+    "httptools": ["gpt.remote.http.parse"],
+    "opentelemetry": ["gpt.otel"],
+}
 
 
 @pytest.mark.parametrize(("library", "homes"), OUTSIDE.items())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gpt.client import AsyncGpt as AsyncGpt
     from gpt.client import Gpt as Gpt
     from gpt.errors import *  # noqa: F403
+    from gpt.layers.watch import CallEvent as CallEvent
     from gpt.local.backend import Local as Local
     from gpt.protocol.profiles import Profile as Profile
     from gpt.protocol.retry import Retry as Retry
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "client": ("AsyncGpt", "Gpt"),
     "backend": ("AsyncBackend", "Backend", "CallOptions", "in_threads"),
+    "layers.watch": ("CallEvent",),
     "local.backend": ("Local",),
     "protocol.profiles": ("Profile",),
     "protocol.retry": ("Retry",),

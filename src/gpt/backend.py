@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkabl
 
 import msgspec
 
-from gpt.protocol.wire import ResponseInfo, Seconds, Timeout
+from gpt.protocol.wire import AttemptInfo, ResponseInfo, Seconds, Timeout
 from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class CallOptions(msgspec.Struct, frozen=True, gc=False):
     query: Mapping[str, str] | None = None
     cancel: Any = None
     """A threading.Event, set by another thread when nobody waits for the answer any more; a backend that blocks looks at it."""
+    retrying: Callable[[AttemptInfo, Seconds], None] | None = None
+    """Called with an attempt that failed, and the seconds until the next, by a backend that tries again."""
 
     def __repr__(self) -> str:
         return f"CallOptions(timeout={self.timeout!r}, deadline={self.deadline!r})"

@@ -34,6 +34,7 @@ from gpt.types import (
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from gpt.layers.watch import Hook
     from gpt.models import operations
     from gpt.protocol.profiles import Profile
     from gpt.remote.http.connect import Network
@@ -88,11 +89,12 @@ class CreateParams(CallParams, total=False):
 class _Core:
     """What a client and its namespaces share."""
 
-    __slots__ = ("model", "options")
+    __slots__ = ("model", "on_event", "options")
 
-    def __init__(self, model: str | None, options: CallOptions) -> None:
+    def __init__(self, model: str | None, options: CallOptions, on_event: Hook | None = None) -> None:
         self.model: str | Unset = UNSET if model is None else model
         self.options = options
+        self.on_event = on_event
 
     def prepare(self, prompt: Prompt, fields: dict[str, Any]) -> tuple[ChatRequest, CallOptions]:
         """The request and the options of a call; `fields` are its keywords, and are used up.
@@ -218,6 +220,7 @@ class ClientSettings(TypedDict, total=False):
     project: str | None
     network: Network | None
     profile: Profile | None
+    on_event: Hook | None
 
 
 class BlockingClientSettings(ClientSettings, total=False):
@@ -235,10 +238,11 @@ class AsyncClientSettings(ClientSettings, total=False):
 
 
 class CopySettings(CallOptionParams, total=False):
-    """What `with_options` may change, as keywords: how calls are made, and the model."""
+    """What `with_options` may change, as keywords: how calls are made, the model, and who is told of calls."""
 
     model: str | None
     max_retries: int | None
+    on_event: Hook | None
 
 
 _SETTINGS = frozenset(BlockingClientSettings.__optional_keys__)
@@ -271,12 +275,12 @@ def _set_up(
     key = _one_of("api_key_auth", api_key_auth, "api_key", of("api_key"))
     url = _one_of("server_url", server_url, "base_url", of("base_url"))
     policy = _policy(of("retry"), of("max_retries"), retry_config)
-    model, timeout, deadline = of("model"), of("timeout"), of("deadline")
+    model, timeout, deadline, on_event = of("model"), of("timeout"), of("deadline"), of("on_event")
     backend = of("backend")
     if backend is not None:
         given = {"api_key": key, "server_url": url, "server_idx": server_idx, "client": client}
         _refuse(given | {name: of(name) for name in _FOR_SERVERS}, "beside backend=, which answers by itself")
-        return _Setup(_Core(model, _local_options(timeout, deadline, policy)), backend=backend)
+        return _Setup(_Core(model, _local_options(timeout, deadline, policy), on_event), backend=backend)
     if url is None and server_idx is not None:
         from gpt.sdkconfiguration import SERVERS
 
@@ -293,7 +297,7 @@ def _set_up(
         url = os.environ.get("OPENAI_BASE_URL", "").strip() or None
     if url is not None and url.startswith("local:"):
         _refuse({"client": client} | {name: of(name) for name in _FOR_SERVERS}, 'with "local:", where there is no server')
-        return _Setup(_Core(model, _local_options(timeout, deadline, policy)), local_url=url)
+        return _Setup(_Core(model, _local_options(timeout, deadline, policy), on_event), local_url=url)
     from gpt.remote.backend import endpoint
 
     made = endpoint(
@@ -310,7 +314,7 @@ def _set_up(
     if client is not None and of("network") is not None:
         raise InvalidRequestError("network: has no meaning beside client=, which has its own settings", param="network")
     options = DEFAULT_OPTIONS if deadline is None else CallOptions(deadline=deadline)
-    return _Setup(_Core(model, options), endpoint=made, network=of("network"))
+    return _Setup(_Core(model, options, on_event), endpoint=made, network=of("network"))
 
 
 _FOR_SERVERS = ("headers", "query", "organization", "project", "network", "profile")
@@ -356,7 +360,8 @@ def _copied(core: _Core, settings: Mapping[str, Any]) -> _Core:
             raise TypeError(f"with_options changes no {name!r}; it takes {', '.join(sorted(CopySettings.__optional_keys__))}")
     fields = dict(settings)
     fields["retry"] = _policy(fields.get("retry"), fields.pop("max_retries", None), None)
-    return _Core(fields.pop("model", None) or core.model or None, core.options_of(fields))
+    on_event = fields.pop("on_event", None) or core.on_event
+    return _Core(fields.pop("model", None) or core.model or None, core.options_of(fields), on_event)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -390,6 +395,10 @@ class Gpt:
         self._core = core
         self._borrows = borrows
         self.backend = backend
+        if core.on_event is not None:
+            from gpt.layers.watch import Watched
+
+            backend = Watched(backend, core.on_event)
         self.chat = Chat(core, backend)
         self.models = Models(core, backend)
 
@@ -598,6 +607,10 @@ class AsyncGpt:
         self._core = core
         self._borrows = borrows
         self.backend = backend
+        if core.on_event is not None:
+            from gpt.layers.watch import AsyncWatched
+
+            backend = AsyncWatched(backend, core.on_event)
         self.chat = AsyncChat(core, backend)
         self.models = AsyncModels(core, backend)
 

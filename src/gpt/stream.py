@@ -13,8 +13,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-
 from gpt.backend import AsyncChunkStream, ChunkStream
 from gpt.errors import GptError, InvalidRequestError
 from gpt.protocol.chunks import Fold, has_content
@@ -68,12 +66,8 @@ class _Reading:
         """The facts of the exchange so far: status, headers, attempts; at the end also how it ended, and how fast it was."""
         # A backend that knows more than the times says so.
         known: ResponseInfo | None = getattr(self._chunks, "info", None) or self._known
-        usage = self._fold.usage
-        return msgspec.structs.replace(
-            known or ResponseInfo(first_token=self._first_token),
-            elapsed=perf_counter() - self._started if self._elapsed is None else self._elapsed,
-            completion_tokens=usage.completion_tokens if usage else None,
-        )
+        elapsed = perf_counter() - self._started if self._elapsed is None else self._elapsed
+        return self._fold.info(known, elapsed, self._first_token)
 
     def _note(self, chunk: ChatCompletionChunk) -> None:
         """Take in that content may have come for the first time."""

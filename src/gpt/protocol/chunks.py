@@ -31,6 +31,7 @@ from gpt.protocol.events import (
     UsageEvent,
     made_call,
 )
+from gpt.protocol.wire import ResponseInfo, Seconds
 from gpt.types import (
     Annotation,
     AudioDelta,
@@ -140,6 +141,14 @@ class Fold:
     def usage(self) -> Usage | None:
         """The tokens used, as far as the server has said."""
         return self._facts.get("usage")
+
+    def info(self, known: ResponseInfo | None, elapsed: Seconds, first_token: Seconds | None) -> ResponseInfo:
+        """The facts of the exchange: those that are `known` to who made the chunks, and those that the reader has."""
+        return msgspec.structs.replace(
+            known or ResponseInfo(first_token=first_token),
+            elapsed=elapsed,
+            completion_tokens=self.usage.completion_tokens if self.usage else None,
+        )
 
     def completion(self) -> ChatCompletion:
         """The completion so far; `choices` are in the order of their indexes."""

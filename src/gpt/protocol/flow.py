@@ -48,11 +48,18 @@ class Chances(msgspec.Struct, frozen=True):
     draw: Callable[[], float]
 
 
-def call(request: HttpRequest, read: Read[T], chances: Chances, deadline: Seconds | None = None) -> Flow[T]:
+def call(
+    request: HttpRequest,
+    read: Read[T],
+    chances: Chances,
+    deadline: Seconds | None = None,
+    retrying: Callable[[AttemptInfo, Seconds], None] | None = None,
+) -> Flow[T]:
     """The flow of one call: attempts until one is answered with 200, the policy gives up, or `deadline` seconds are over.
 
     `read` makes the result of a 200. Attempts and waits share the deadline; a wait that would pass it is not begun. An answer
-    that says where to ask instead is followed. Raises ResponseError or TransportError; its `attempts` tell what was tried.
+    that says where to ask instead is followed. `retrying` is called with each attempt that failed, and the wait until the next.
+    Raises ResponseError or TransportError; its `attempts` tell what was tried.
     """
     clock = chances.clock
     began = clock()
@@ -103,14 +110,21 @@ def call(request: HttpRequest, read: Read[T], chances: Chances, deadline: Second
         if wait is None or clock() - began + wait >= min(deadline or math.inf, retry.total or math.inf):
             raise problem
         if retry.budgeted:
-            cost = chances.budget.spend(problem)
-            if not cost:
-                problem.add_note("Not tried again: too many calls of this client have failed, and its retry budget is used up.")
-                raise problem
-            paid = cost
+            paid = _spend(chances.budget, problem)
         failures += 1
+        if retrying is not None:
+            retrying(tried[-1], wait)
         asked = msgspec.structs.replace(request, own_headers=(*request.own_headers, ("x-retry-count", str(failures))))
         after = wait
+
+
+def _spend(budget: Budget, problem: GptError) -> int:
+    """What the retry after `problem` was paid with. Raises `problem` where there is not enough."""
+    cost = budget.spend(problem)
+    if not cost:
+        problem.add_note("Not tried again: too many calls of this client have failed, and its retry budget is used up.")
+        raise problem
+    return cost
 
 
 def completion(response: HttpResponse, request: HttpRequest, info: ResponseInfo) -> ChatCompletion:

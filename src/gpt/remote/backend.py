@@ -269,7 +269,7 @@ class _Remote(Generic[Way]):
         chances = self._chances
         if options.retry is not None:
             chances = msgspec.structs.replace(chances, retry=options.retry)
-        return flow.call(asked, read, chances, options.deadline)
+        return flow.call(asked, read, chances, options.deadline, options.retrying)
 
     @property
     def streams_usage(self) -> bool:
