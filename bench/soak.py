@@ -1,6 +1,7 @@
-"""Long runs that must leave nothing behind: calls with faults at random, a tenth of them cancelled, and clients made and dropped.
+"""Long runs that must leave nothing behind: calls with faults at random, a tenth of them cancelled; streams with faults at random,
+half of them cancelled or left; clients made and dropped.
 
-`python -m bench.soak [calls]`. The server is that of `gpt.testing`, in a process of its own. Sockets, tasks and threads must be
+`python -m bench.soak [calls [streams]]`. The server is that of `gpt.testing`, in a process of its own. Sockets, tasks and threads must be
 back to the start; so must the blocks that Python has allocated, but for 500, and the memory of the process, but for 20 bytes
 a call. Exits with 1 where it is not so.
 """
@@ -27,6 +28,7 @@ from gpt import AsyncGpt, Gpt, GptError, Timeout
 from gpt.testing import Fault, FaultServer, no_waiting
 
 CALLS = 100_000
+STREAMS = 10_000
 CLIENTS = 1_000
 TASKS = 50
 
@@ -48,6 +50,10 @@ FAULTS = (
     Fault(rate=0.01, garbage=b"SSH-2.0-OpenSSH_9.2\r\n"),
     Fault(rate=0.01, content_type="text/html", body=b"<html>"),
     Fault(rate=0.01, slow_close=0.01),
+    Fault(rate=0.01, gzip=True, chunked=True),
+    Fault(rate=0.01, body=b'data: {"error": "server is busy"}\n\n', content_type="text/event-stream"),
+    Fault(rate=0.01, cut=550),
+    Fault(rate=0.001, pings=0.05),
 )
 
 
@@ -95,38 +101,65 @@ def standing() -> Standing:
 CLOCKS = Timeout(connect=5, write=5, first_byte=0.5, idle=0.5)
 
 
-async def calls(url: str, count: int, chance: random.Random) -> Counter[str]:
-    """Make `count` calls, a tenth of them streams, another tenth cancelled at one of its turns. Gives what came of them."""
+async def calls(url: str, count: int, chance: random.Random, streamed: float = 0.1, cancelled: float = 0.14) -> Counter[str]:
+    """Make `count` calls, that part of them streams. That part is cancelled at one of its turns, but for some that have ended before;
+    of the streams, every other one that is to be cancelled is left after some events instead. Gives what came of them.
+    """
     ends: Counter[str] = Counter()
 
-    async def one(client: AsyncGpt) -> None:
-        if chance.random() < 0.1:
-            await client.chat.stream("Name a river.").until_done()
-        else:
+    async def one(client: AsyncGpt, leave: int | None) -> str:
+        if chance.random() >= streamed:
             await client.chat.complete("Name a river.")
+            return "answered"
+        async with client.chat.stream("Name a river.") as stream:
+            async for _ in stream:
+                if leave == 0:
+                    return "left"
+                leave = None if leave is None else leave - 1
+        return "streamed"
 
     async with AsyncGpt(server_url=url, model="m", timeout=CLOCKS) as client:
 
         async def work(share: int) -> None:
             for _ in range(share):
-                task = asyncio.ensure_future(one(client))
-                if chance.random() < 0.14:  # some have ended before
+                cancel = chance.random() < cancelled
+                leave = chance.randrange(4) if cancel and streamed == 1 and chance.random() < 0.5 else None
+                task = asyncio.ensure_future(one(client, leave))
+                if cancel and leave is None:
                     for _ in range(chance.randrange(6)):
                         await asyncio.sleep(0)
                     task.cancel()
                 try:
-                    await task
+                    ends[await task] += 1
                 except asyncio.CancelledError:
                     ends["cancelled"] += 1
                 except GptError as error:
                     ends[type(error).__name__] += 1
-                else:
-                    ends["answered"] += 1
 
         await asyncio.gather(*(work(count // TASKS) for _ in range(TASKS)))
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if left:
             raise SystemExit(f"{len(left)} tasks were left behind")
+    return ends
+
+
+def blocking_streams(url: str, count: int, chance: random.Random) -> Counter[str]:
+    """Streams of the blocking client, half of them left or dropped in the middle. Gives what came of them."""
+    ends: Counter[str] = Counter()
+    with Gpt(server_url=url, model="m", timeout=CLOCKS) as client:
+        for _ in range(count):
+            stream = client.chat.stream("Name a river.")
+            try:
+                if chance.random() < 0.55:
+                    next(stream)
+                    if chance.random() < 0.5:
+                        stream.close()
+                    ends["left"] += 1
+                else:
+                    stream.until_done()
+                    ends["streamed"] += 1
+            except GptError as error:
+                ends[type(error).__name__] += 1
     return ends
 
 
@@ -152,25 +185,35 @@ async def async_clients(url: str, count: int) -> None:
 def main() -> None:
     """Run, and hold the end against the start."""
     count = int(sys.argv[1]) if sys.argv[1:] else CALLS
+    streams = int(sys.argv[2]) if sys.argv[2:] else STREAMS
     began = time.perf_counter()
     with serving() as url, no_waiting():
         asyncio.run(calls(url, min(count, 30_000), random.Random(1)))
+        asyncio.run(calls(url, 1000, random.Random(1), streamed=1, cancelled=0.6))
+        blocking_streams(url, 200, random.Random(1))
         clients(url, 50)
         asyncio.run(async_clients(url, 50))
-        before = standing()
+        marks = {"before": standing()}
         ends = asyncio.run(calls(url, count, random.Random(2)))
-        between = standing()
+        marks["after the calls"] = standing()
+        streamed = asyncio.run(calls(url, streams // 2, random.Random(3), streamed=1, cancelled=0.6))
+        streamed += blocking_streams(url, streams // 2, random.Random(4))
+        marks["after the streams"] = standing()
         clients(url, CLIENTS)
         asyncio.run(async_clients(url, CLIENTS))
-        after = standing()
-    grown = (after.memory - before.memory) / count
-    blocks = max(between.blocks, after.blocks) - before.blocks
-    print(f"{sum(ends.values())} calls in {time.perf_counter() - began:.0f} s: {dict(ends.most_common())}")
+        marks["after the clients"] = standing()
+    before, after = marks["before"], marks["after the clients"]
+    grown = (after.memory - before.memory) / (count + streams)
+    blocks = max(one.blocks for one in marks.values()) - before.blocks
+    print(f"{sum(ends.values())} calls, {sum(streamed.values())} streams, in {time.perf_counter() - began:.0f} s")
+    print(f"calls: {dict(ends.most_common())}")
+    print(f"streams: {dict(streamed.most_common())}")
     print(f"{2 * CLIENTS} clients made and dropped")
+    print(", ".join(marks))
     for name in ("descriptors", "threads", "blocks", "memory"):
-        print(f"{name} {' -> '.join(str(getattr(one, name)) for one in (before, between, after))}")
+        print(f"{name} {' -> '.join(str(getattr(one, name)) for one in marks.values())}")
     print(f"that is {grown:+.1f} bytes a call")
-    if not before[:2] == between[:2] == after[:2] or blocks > 500 or grown > 20:
+    if any(one[:2] != before[:2] for one in marks.values()) or blocks > 500 or grown > 20:
         raise SystemExit("something was left behind")
 
 

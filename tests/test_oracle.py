@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from gpt import Gpt
+from gpt.testing import Fault, serve
 from gpt.testing.loopback import completion, serving
 
 USAGE = {
@@ -78,6 +80,25 @@ def test_same_values(body: dict[str, Any]) -> None:
         ours = Gpt(server_url=server.url).chat.complete("x", model="m")
         same(ours, theirs)
         assert body == ours.to_dict()
+
+
+WELL_FORMED = ("hosted", "hosted-tools", "hosted-refusal", "older-hosted", "deepseek", "perplexity")
+"""Dialects of the corpus that the official client reads without a fault."""
+
+
+@pytest.mark.parametrize("name", WELL_FORMED)
+def test_same_streams(name: str) -> None:
+    """A well-formed stream, read by both, has the same chunks and adds up to the same completion."""
+    body = (Path(__file__).parent / "dialects" / f"{name}.sse").read_bytes()
+    asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    with serve(faults=[Fault(body=body, content_type="text/event-stream")]) as server:
+        with openai.OpenAI(base_url=server.url, api_key="k") as official:
+            their_chunks = list(official.chat.completions.create(**asked, stream=True))
+            with official.chat.completions.stream(**asked) as stream:
+                theirs = stream.get_final_completion()
+        client = Gpt(server_url=server.url)
+        same(list(client.chat.completions.create(**asked, stream=True)), their_chunks)
+        same(client.chat.stream("x", model="m").until_done(), theirs)
 
 
 def test_same_request() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gpt.errors import MalformedResponseError
 from gpt.protocol.sse import STRAY, Decoder, Event, encode
+from whatwg import reference
 
 # One table for the decoder, the byte-at-a-time decoder and the plain reference below.
 DOCUMENTS: list[tuple[str, bytes, list[Event]]] = [
@@ -44,27 +45,6 @@ DOCUMENTS: list[tuple[str, bytes, list[Event]]] = [
 def decoded(*pieces: bytes) -> list[Event]:
     decoder = Decoder()
     return [event for piece in pieces for event in decoder.feed(piece)]
-
-
-def reference(document: bytes) -> list[Event]:
-    """The rules read aloud, over the whole document: slow and plain, so that it can be checked by eye."""
-    text = document.decode("utf-8", "replace").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    *lines, _ = text.split("\n")
-    events, data, kind, last = [], [], "", ""
-    for line in lines:
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if not line:
-            if data:
-                events.append(Event("\n".join(data).encode(), kind, last))
-            data, kind = [], ""
-        elif name == "data":
-            data.append(value)
-        elif name == "event":
-            kind = value
-        elif name == "id" and "\0" not in value:
-            last = value
-    return events
 
 
 @pytest.mark.parametrize(("document", "events"), [row[1:] for row in DOCUMENTS], ids=[row[0] for row in DOCUMENTS])

@@ -1,0 +1,94 @@
+"""The corpus of dialects: each stream adds up to its message, in any cut, on both clients, whole and streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt import AsyncGpt, ChatCompletion, Gpt
+from gpt.protocol.chunks import fold
+from gpt.protocol.stream import ChunkDecoder
+from gpt.protocol.wire import Headers, HttpRequest, Origin
+from gpt.testing import Fault, serve
+
+CORPUS = sorted((Path(__file__).parent / "dialects").glob("*.sse"))
+HEADERS = Headers([("content-type", "text/event-stream")])
+REQUEST = HttpRequest("POST", Origin("http", "h", 80), "/v1/chat/completions")
+
+
+def expected(path: Path) -> dict[str, Any]:
+    """What the stream adds up to, by its first line."""
+    head: dict[str, Any] = json.loads(path.read_text().splitlines()[0].removeprefix(": "))
+    assert head["source"], "every dialect says where it was reported"
+    stated: dict[str, Any] = head["expected"]
+    return stated
+
+
+def seen(made: ChatCompletion, stated: dict[str, Any]) -> dict[str, Any]:
+    """The completion in the words of the corpus, as far as it speaks of them."""
+    message = made.message
+    plain = made.to_dict()
+    calls = [call for call in message.tool_calls or () if hasattr(call, "function")]
+    custom = [call for call in message.tool_calls or () if hasattr(call, "custom")]
+    about: dict[str, Any] = {
+        "content": message.content,
+        "contents": [choice.message.content for choice in made.choices],
+        "finish_reason": made.choices[0].finish_reason,
+        "calls": [[call.id, call.function.name, call.function.arguments] for call in calls],
+        "custom": [[call.id, call.custom.name, call.custom.input] for call in custom],
+        "function": message.function_call and [message.function_call.name, message.function_call.arguments],
+        "reasoning": message.reasoning_content or message.reasoning,
+        "refusal": message.refusal,
+        "audio": message.audio and [message.audio.data, message.audio.transcript],
+        "usage": made.usage and made.usage.total_tokens,
+        "logprobs": len((made.choices[0].logprobs and made.choices[0].logprobs.refusal) or ()),
+        "top": {name: plain.get(name) for name in stated.get("top", ())},
+        "unknown": {name: plain.get(name) for name in stated.get("unknown", ())},
+        "ended": made.info and made.info.ended,
+    }
+    if "call_unknown" in stated:
+        first = plain["choices"][0]["message"]["tool_calls"][0]
+        about["call_unknown"] = {name: first.get(name) for name in stated["call_unknown"]}
+    return {name: about[name] for name in stated}
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_any_cut(path: Path) -> None:
+    """The stream adds up to the same in any cut, and is whole."""
+    body, stated = path.read_bytes(), expected(path)
+    ended = stated.pop("ended", "complete")
+    for step in (1, 2, 3, 50, 777, len(body)):
+        decoder = ChunkDecoder(HEADERS, REQUEST)
+        chunks = []
+        for place in range(0, len(body), step):
+            chunks += decoder.feed(body[place : place + step])
+            if decoder.done:
+                break
+        else:
+            chunks += decoder.end()
+        assert (None, ended) == (decoder.problem, decoder.ended)
+        assert stated == seen(fold(chunks), stated)
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_clients(path: Path) -> None:
+    """Both clients give it: as events, as raw chunks, and as a completion where a whole answer was asked for."""
+    stated = expected(path)
+
+    async def on_asyncio(url: str) -> list[Any]:
+        async with AsyncGpt(server_url=url, model="m") as client:
+            chunks = await client.chat.completions.create(messages=[{"role": "user", "content": "a"}], stream=True)
+            raw = fold([chunk async for chunk in chunks])
+            return [await client.chat.stream("a").until_done(), await client.chat.complete("a"), raw]
+
+    with serve(faults=[Fault(body=path.read_bytes(), content_type="text/event-stream")]) as server:
+        with Gpt(server_url=server.url, model="m") as client:
+            raw = fold(client.chat.completions.create(messages=[{"role": "user", "content": "a"}], stream=True))
+            blocking = [client.chat.stream("a").until_done(), client.chat.complete("a"), raw]
+        for one in [*blocking, *asyncio.run(on_asyncio(server.url))]:
+            known = stated if one.info is not None else {name: value for name, value in stated.items() if name != "ended"}
+            assert known == seen(one, known)
