@@ -38,7 +38,7 @@ soak: .venv/dev
 fuzz: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
 	$(BIN)/python fuzz/answers.py -max_total_time=$(or $(SECONDS),60)
-	$(BIN)/python fuzz/streams.py -max_total_time=$(or $(SECONDS),60)
+	$(BIN)/python fuzz/streams.py -max_total_time=$(or $(SECONDS),60) -max_len=1000 $$(mktemp -d) tests/dialects
 
 # The links lead somewhere, the examples run, the tables are true.
 docs: .venv/dev

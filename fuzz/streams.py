@@ -1,8 +1,7 @@
-"""Invariant: whatever bytes come, the events are those of the plain reference, and the chunks, their sum and the end are the same in
-whatever pieces they come, and nothing is raised but what the stream's `problem` says.
+"""Invariant: whatever bytes come, in whatever pieces, the events are the plain reference's; chunks, sum and end are the same.
 
-The decoder of events, the decoder of chunks and the fold. `make fuzz` runs it guided by coverage (Atheris); `tests/test_fuzz.py`
-runs it on seeds and on random changes of them.
+Nothing is raised but what the stream's `problem` says. The decoder of events, the decoder of chunks and the fold. `make fuzz`
+runs it guided by coverage (Atheris); `tests/test_fuzz.py` runs it on seeds and on random changes of them.
 """
 
 from __future__ import annotations
@@ -12,13 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from whatwg import reference
-
 from gpt.errors import GptError
 from gpt.protocol.chunks import fold
 from gpt.protocol.sse import Decoder
 from gpt.protocol.stream import ChunkDecoder
 from gpt.protocol.wire import Headers, HttpRequest, Origin
+from whatwg import reference
 
 REQUEST = HttpRequest("POST", Origin("http", "h", 80), "/v1/chat/completions")
 SEEDS = [
@@ -80,10 +78,11 @@ if __name__ == "__main__":
     import atheris
 
     with atheris.instrument_imports():
-        for name in ("gpt.protocol.sse", "gpt.protocol.chunks", "gpt.protocol.stream"):
+        for name in ("gpt.protocol.sse", "gpt.protocol.chunks", "gpt.protocol.stream", "whatwg"):
             importlib.reload(sys.modules[name])
     from gpt.protocol.chunks import fold
     from gpt.protocol.sse import Decoder
     from gpt.protocol.stream import ChunkDecoder
+    from whatwg import reference
 
     main()

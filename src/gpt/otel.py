@@ -85,13 +85,10 @@ class OpenTelemetry:
         match event.kind:
             case "retry":
                 assert event.attempt is not None
-                about: dict[str, Any] = {
-                    "gpt.reason": event.attempt.reason,
-                    "gpt.wait": event.wait,
-                    "gpt.elapsed": event.attempt.elapsed,
-                }
-                if event.attempt.status is not None:
-                    about["http.response.status_code"] = event.attempt.status
+                failed = event.attempt
+                about: dict[str, Any] = {"gpt.reason": failed.reason, "gpt.wait": event.wait, "gpt.elapsed": failed.elapsed}
+                if failed.status is not None:
+                    about["http.response.status_code"] = failed.status
                 span.add_event("gpt.retry", about)
             case "first_token":
                 call.chunk_at = event.elapsed

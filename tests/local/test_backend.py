@@ -16,11 +16,13 @@ import pytest
 from gpt import (
     AsyncGpt,
     BadRequestError,
+    ContentEvent,
     ContextLengthError,
     Gpt,
     GptError,
     InvalidRequestError,
     Local,
+    LogprobsEvent,
     ModelNotFoundError,
     RequestTimeoutError,
     ServerError,
@@ -532,3 +534,31 @@ def test_client_settings() -> None:
     assert 3.0 == Gpt(server_url="local:", timeout=3).chat._core.options.timeout.idle  # type: ignore[union-attr]
     with pytest.raises(InvalidRequestError, match='organization: has no meaning with "local:"'):
         Gpt(server_url="local:", organization="o")
+
+
+def test_stream(client: Gpt) -> None:
+    """A stream from the engine is the same object as one from a server: events of all kinds, several choices, times, its end."""
+    with client.chat.stream("Name three rivers.", n=2, logprobs=True, top_logprobs=1, max_tokens=6) as stream:
+        events = list(stream)
+        made = stream.completion
+    assert {"content", "logprobs", "usage", "done"} == {event.type for event in events}
+    for choice in made.choices:
+        own = [event for event in events if isinstance(event, ContentEvent) and event.index == choice.index]
+        assert choice.message.content == own[-1].snapshot == "".join(event.delta for event in own)
+        tokens = [event for event in events if isinstance(event, LogprobsEvent) and event.index == choice.index]
+        assert choice.logprobs is not None
+        assert choice.logprobs.content == tokens[-1].snapshot
+    assert made.info is not None
+    assert "complete" == made.info.ended
+    assert made.info.first_token is not None
+    assert 0 < made.info.first_token < made.info.elapsed
+    assert made.info.tokens_per_second is not None
+
+
+def test_clocks_keep_what_came(client: Gpt) -> None:
+    """A clock that runs out in the middle of an answer leaves what had come with its error."""
+    stream = client.chat.stream("Tell a very long story.", timeout=Timeout(idle=0.000001), logit_bias={2: -100})
+    with pytest.raises(RequestTimeoutError) as caught:
+        stream.until_done()
+    assert caught.value.partial is not None
+    assert stream.snapshot.text == caught.value.partial.text

@@ -6,6 +6,8 @@ from gpt import (
     AsyncGpt,
     ChatCompletion,
     ChatCompletionChunk,
+    ContentEvent,
+    CustomToolCall,
     FunctionDefinition,
     FunctionTool,
     Gpt,
@@ -49,7 +51,12 @@ with client.chat.stream("hi") as stream:
         assert_type(text, str)
     for event in stream:
         if event.type == "content":
-            print(event)
+            assert_type(event, ContentEvent)
+            assert_type(event.snapshot, str)
+        elif event.type == "tool_call":
+            assert_type(event.snapshot, ToolCall | CustomToolCall)
+        elif event.type == "done":
+            assert_type(event.completion, ChatCompletion)
     assert_type(stream.completion, ChatCompletion)
 
 for call in answer.message.tool_calls or ():

@@ -1,7 +1,7 @@
 """A Backend over a Backend that tells a hook what happens in each call. There is none where nobody asked for it.
 
-The hook is called where the call is made, in its thread or task; of retries below `in_threads`, in the thread there. It must not
-block. What it raises becomes a warning, because a call that is paid for must not be lost to its observer.
+The hook is called where the call is made, in its thread or task; of retries below `in_threads`, in the thread there. It must
+not block. What it raises becomes a warning, because a call that is paid for must not be lost to its observer.
 """
 
 from __future__ import annotations
