@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gpt.protocol.chunks import Fold, fold, has_content, whole
 from gpt.protocol.codec import decode_chunk
+from gpt.protocol.wire import ResponseInfo
 from gpt.types import (
     Annotation,
     ChatCompletion,
@@ -296,6 +297,14 @@ def test_unknown_fields_of_calls() -> None:
     ]
     made = fold([chunk({"tool_calls": calls[:2]}), chunk({"tool_calls": calls[2:]})])
     assert ["a", "bc"] == [call["sign"] for call in made.to_dict()["choices"][0]["message"]["tool_calls"]]
+
+
+def test_info() -> None:
+    """The facts of an exchange are those that are known, with the reader's times and the tokens that were counted."""
+    folded = Fold()
+    assert ResponseInfo(elapsed=2.0, first_token=1.0) == folded.info(None, 2.0, 1.0)
+    folded.add(chunk({}, usage={"completion_tokens": 7}))
+    assert ResponseInfo(201, elapsed=2.0, completion_tokens=7) == folded.info(ResponseInfo(201), 2.0, 1.0)
 
 
 def test_without_unknown_fields() -> None:

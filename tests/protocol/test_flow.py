@@ -184,6 +184,18 @@ def test_models() -> None:
         sent(call, response(200, b"[]"))
 
 
+def test_retrying() -> None:
+    """Who wants to know is told of each attempt that is made again, and of the wait; not of the last one."""
+    told: list[Any] = []
+    chances = flow.Chances(Retry(), Budget(), lambda: 0.0, lambda: 0.5)
+    call = flow.call(REQUEST, flow.completion, chances, None, lambda attempt, wait: told.append((attempt.status, wait)))
+    next(call)
+    waits = [call.send(response(503)).after for _ in range(2)]
+    with pytest.raises(errors.ServerError):
+        call.send(response(503))
+    assert [(503, wait) for wait in waits] == told
+
+
 def test_read() -> None:
     """What `read` makes of a 200 is the call's result; a failure that it finds there is tried again like any other."""
     bad = errors.ServerError("not yet", 200)
