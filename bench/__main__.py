@@ -7,7 +7,7 @@ import sys
 
 from bench.measure import machine
 
-NAMES = ("startup", "request", "hops", "call", "stream", "local")
+NAMES = ("startup", "request", "hops", "call", "stream", "structured", "local")
 
 
 def main() -> None:

@@ -32,7 +32,13 @@ GOALS = {"raw": 25, "events": 18}
 """How many times the CPU of ours `openai` must take at least."""
 
 MESSAGES: list[Any] = [{"role": "user", "content": "x"}]
-FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "t", "schema": {"type": "object"}}}
+
+
+class Answer(msgspec.Struct):
+    """What a structured stream is of."""
+
+    a: str
+
 
 # --------------------------------------------------------------------------------------------------------------------
 # The server
@@ -202,8 +208,8 @@ def blocking(kind: str, way: str, port: int) -> int:
         ours = Gpt(server_url=base, api_key="k")
         if way == "raw":
             return sum(1 for _ in ours.chat.completions.create(model="m", messages=MESSAGES, stream=True))
-        extra: Any = {"response_format": FORMAT} if way == "structured" else {}
-        with ours.chat.stream(MESSAGES, model="m", **extra) as events:
+        into: Any = Answer if way == "structured" else None
+        with ours.chat.stream(MESSAGES, model="m", into=into) as events:
             return sum(event.type == "content" for event in events) + 1
     import openai
 

@@ -19,6 +19,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("gpt.layers", "gpt.otel"),
     ("gpt.remote", "gpt.local"),
     ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils"),
+    ("gpt.structured",),
     ("gpt.client",),
     ("gpt.testing",),
     ("gpt.cli",),

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from gpt.sdkconfiguration import SERVERS as SERVERS
     from gpt.sdkconfiguration import SDKConfiguration as SDKConfiguration
     from gpt.stream import *  # noqa: F403
+    from gpt.structured.parse import Parsed as Parsed
+    from gpt.structured.stream import AsyncParsedStream as AsyncParsedStream
+    from gpt.structured.stream import ParsedStream as ParsedStream
     from gpt.types import *  # noqa: F403
 
 _HOMES = {
@@ -42,6 +45,8 @@ _HOMES = {
     "protocol.retry": ("Retry",),
     "protocol.wire": ("Timeout",),
     "remote.http.connect": ("Network",),
+    "structured.parse": ("Parsed",),
+    "structured.stream": ("AsyncParsedStream", "ParsedStream"),
     "sdkconfiguration": ("SERVERS", "SDKConfiguration"),
 }
 _WHOLE = ("types", "errors", "stream")

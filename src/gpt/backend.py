@@ -1,8 +1,8 @@
 """The one noun: a Backend turns a `ChatRequest` into a `ChatCompletion` or a stream of chunks.
 
 The remote service is one, the model in this process is another, a scripted double a third. Anything with these four
-methods will do; nothing has to be inherited. One that has a true `streams_usage` gives usage at the end of a stream when
-`stream_options` ask for it, and `chat.stream` then asks. `in_threads` is the one bridge from blocking code to asyncio.
+methods will do; nothing has to be inherited. One that has a `profile`, a Profile, says with it what it does otherwise than
+others. `in_threads` is the one bridge from blocking code to asyncio.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkabl
 
 import msgspec
 
+from gpt.protocol.profiles import Profile
 from gpt.protocol.wire import AttemptInfo, ResponseInfo, Seconds, Timeout
 from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 
@@ -125,8 +126,8 @@ class _InThreads:
         return f"in_threads({self._backend!r})"
 
     @property
-    def streams_usage(self) -> bool:
-        return bool(getattr(self._backend, "streams_usage", False))
+    def profile(self) -> Profile | None:
+        return getattr(self._backend, "profile", None)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         return await self._call(self._backend.complete, request, options)

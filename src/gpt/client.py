@@ -10,13 +10,14 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar, overload
 
 import msgspec
 
 from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, in_threads
-from gpt.errors import InvalidRequestError
+from gpt.errors import GptError, InvalidRequestError
 from gpt.protocol.codec import history
+from gpt.protocol.profiles import Profile
 from gpt.protocol.retry import Retry
 from gpt.protocol.wire import Seconds, Timeout
 from gpt.types import (
@@ -36,13 +37,17 @@ if TYPE_CHECKING:
 
     from gpt.layers.watch import Hook
     from gpt.models import operations
-    from gpt.protocol.profiles import Profile
     from gpt.remote.http.connect import Network
     from gpt.sdkconfiguration import SDKConfiguration
     from gpt.stream import AsyncChatStream, AsyncChunkIterator, ChatStream, ChunkIterator
+    from gpt.structured.parse import Parsed
+    from gpt.structured.partial import Trust
+    from gpt.structured.stream import AsyncParsedStream, ParsedStream
     from gpt.utils import RetryConfig
 
 __all__ = ["AsyncGpt", "Gpt"]
+
+T = TypeVar("T")
 
 Prompt: TypeAlias = str | Iterable[Message] | ChatRequest | Mapping[str, Any]
 """What a call answers: a user's text, a list of messages, or a whole request (an object or a dict)."""
@@ -486,17 +491,71 @@ class Chat:
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         return self._backend.complete(request, options)
 
-    def stream(self, messages: Prompt, **params: Unpack[CallParams]) -> ChatStream:
+    @overload
+    def stream(self, messages: Prompt, *, into: None = None, **params: Unpack[CallParams]) -> ChatStream: ...
+
+    @overload
+    def stream(
+        self, messages: Prompt, *, into: type[T], partial: Trust = "trusted", **params: Unpack[CallParams]
+    ) -> ParsedStream[T]: ...
+
+    @overload
+    def stream(
+        self, messages: Prompt, *, into: Any, partial: Trust = "trusted", **params: Unpack[CallParams]
+    ) -> ParsedStream[Any]: ...
+
+    def stream(
+        self, messages: Prompt, *, into: Any = None, partial: Trust = "trusted", **params: Unpack[CallParams]
+    ) -> ChatStream | ParsedStream[Any]:
         """The same answer as events while it is made. Nothing is sent before the block is entered or the first event read.
 
-        Raises as `complete` does; a stream that breaks off raises StreamTruncatedError with what had arrived.
+        With `into`, a type as `parse` takes it, also what has come of the value: with `partial` "trusted" each part when it is
+        whole, with "growing" texts as they grow. Raises as `complete` does; a stream that breaks off raises
+        StreamTruncatedError with what had arrived, an answer that is no value ParseError at its end.
         """
-        from gpt.stream import ChatStream
-
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         backend = self._backend
         request = _with_usage(request, backend)
-        return ChatStream(lambda: backend.stream(request, options))
+        if into is None:
+            from gpt.stream import ChatStream
+
+            return ChatStream(lambda: backend.stream(request, options))
+        from gpt.structured.parse import Asking
+        from gpt.structured.stream import ParsedStream
+
+        asking = Asking(request, into, _profile_of(backend))
+        return ParsedStream(lambda asked: backend.stream(asked, options), asking, partial)
+
+    @overload
+    def parse(self, messages: Prompt, *, into: type[T], reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[T]: ...
+
+    @overload
+    def parse(self, messages: Prompt, *, into: Any, reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[Any]: ...
+
+    def parse(self, messages: Prompt, *, into: Any, reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[Any]:
+        """The model's answer as a value of the type `into`; `value` has it.
+
+        `into` is a pydantic model, dataclass, attrs class, TypedDict, NamedTuple, msgspec Struct, Enum, Literal, union,
+        container or scalar, or a JSON Schema as a dict, which gives plain values. To a type checker a class gives Parsed of it,
+        anything else Parsed[Any]. `reasks` times the model is told what was wrong and asked again. Raises as `complete` does;
+        InvalidRequestError for a type that the server's dialect cannot say; ParseError for an answer that is no value, by how
+        it ended LengthFinishError, ContentFilterFinishError or RefusalError.
+        """
+        from gpt.structured.parse import Asking, parsing
+
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
+        flow = parsing(Asking(request, into, _profile_of(self._backend)), reasks)
+        asked = next(flow)
+        try:
+            while True:
+                try:
+                    completion = self._backend.complete(asked, options)
+                except GptError as error:
+                    asked = flow.throw(error)
+                else:
+                    asked = flow.send(completion)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
     def create_chat_completion(
         self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]
@@ -505,9 +564,14 @@ class Chat:
         return _envelope(self.complete(_whole_request(request), **options))
 
 
+def _profile_of(backend: object) -> Profile:
+    """What is known of a backend."""
+    return getattr(backend, "profile", None) or Profile()
+
+
 def _with_usage(request: ChatRequest, backend: object) -> ChatRequest:
     """The request asking for usage at the end of the stream, where the backend can give it and nobody said otherwise."""
-    if request.stream_options is UNSET and getattr(backend, "streams_usage", False):
+    if request.stream_options is UNSET and _profile_of(backend).streams_usage:
         return msgspec.structs.replace(request, stream_options=StreamOptions(include_usage=True))
     return request
 
@@ -694,14 +758,59 @@ class AsyncChat:
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         return await self._backend.complete(request, options)
 
-    def stream(self, messages: Prompt, **params: Unpack[CallParams]) -> AsyncChatStream:
-        """The same answer as events while it is made; see `Chat.stream`. Not awaited: `async with`."""
-        from gpt.stream import AsyncChatStream
+    @overload
+    def stream(self, messages: Prompt, *, into: None = None, **params: Unpack[CallParams]) -> AsyncChatStream: ...
 
+    @overload
+    def stream(
+        self, messages: Prompt, *, into: type[T], partial: Trust = "trusted", **params: Unpack[CallParams]
+    ) -> AsyncParsedStream[T]: ...
+
+    @overload
+    def stream(
+        self, messages: Prompt, *, into: Any, partial: Trust = "trusted", **params: Unpack[CallParams]
+    ) -> AsyncParsedStream[Any]: ...
+
+    def stream(
+        self, messages: Prompt, *, into: Any = None, partial: Trust = "trusted", **params: Unpack[CallParams]
+    ) -> AsyncChatStream | AsyncParsedStream[Any]:
+        """The same answer as events while it is made; see `Chat.stream`. Not awaited: `async with`."""
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         backend = self._backend
         request = _with_usage(request, backend)
-        return AsyncChatStream(lambda: backend.stream(request, options))
+        if into is None:
+            from gpt.stream import AsyncChatStream
+
+            return AsyncChatStream(lambda: backend.stream(request, options))
+        from gpt.structured.parse import Asking
+        from gpt.structured.stream import AsyncParsedStream
+
+        asking = Asking(request, into, _profile_of(backend))
+        return AsyncParsedStream(lambda asked: backend.stream(asked, options), asking, partial)
+
+    @overload
+    async def parse(self, messages: Prompt, *, into: type[T], reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[T]: ...
+
+    @overload
+    async def parse(self, messages: Prompt, *, into: Any, reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[Any]: ...
+
+    async def parse(self, messages: Prompt, *, into: Any, reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[Any]:
+        """The model's answer as a value of the type `into`; see `Chat.parse`."""
+        from gpt.structured.parse import Asking, parsing
+
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
+        flow = parsing(Asking(request, into, _profile_of(self._backend)), reasks)
+        asked = next(flow)
+        try:
+            while True:
+                try:
+                    completion = await self._backend.complete(asked, options)
+                except GptError as error:
+                    asked = flow.throw(error)
+                else:
+                    asked = flow.send(completion)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
     async def create_chat_completion(
         self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]

@@ -15,6 +15,10 @@
     │  ├─ ServerError                 5xx
     │  │  └─ OverloadedError          503, 529
     │  └─ MalformedResponseError      an answer that is no completion: HTML, other JSON, nothing
+    ├─ ParseError                     an answer came, but not the value that was asked for; carries all that came
+    │  ├─ LengthFinishError           it reached its limit of tokens
+    │  ├─ ContentFilterFinishError    a filter cut it off
+    │  └─ RefusalError                the model refused
     └─ TransportError                 no answer came
        ├─ ConnectError                name, address, refused, reset
        ├─ TLSError                    certificate or handshake
@@ -31,22 +35,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from gpt.protocol.limits import RateLimits
     from gpt.protocol.wire import AttemptInfo
-    from gpt.types import ChatCompletion
+    from gpt.types import ChatCompletion, Usage
 
 __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "ConnectError",
+    "ContentFilterFinishError",
     "ContentPolicyError",
     "ContextLengthError",
     "GptError",
     "InvalidRequestError",
+    "LengthFinishError",
     "MalformedResponseError",
     "ModelNotFoundError",
     "OverloadedError",
+    "ParseError",
     "PermissionDeniedError",
     "QuotaError",
     "RateLimitError",
+    "RefusalError",
     "RequestTimeoutError",
     "ResponseError",
     "ServerError",
@@ -267,3 +275,42 @@ class StreamTruncatedError(TransportError):
     ) -> None:
         super().__init__(message, phase=phase, sent=sent)
         self.partial = partial
+
+
+class ParseError(GptError):
+    """An answer came, but it is not the value that was asked for.
+
+    `completion` is the answer, `text` its text, `partial_value` as much of the value as can be read, as plain JSON values; None
+    where there is nothing. `completions` are the answers of all attempts, `usage` their tokens together.
+    """
+
+    fault = "service"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        completion: ChatCompletion,
+        attempts_made: tuple[ChatCompletion, ...] = (),
+        text: str = "",
+        partial_value: Any = None,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.completion = completion
+        self.completions = attempts_made or (completion,)
+        self.text = text
+        self.partial_value = partial_value
+        self.usage = usage
+
+
+class LengthFinishError(ParseError):
+    """The answer reached its limit of tokens before the value was whole."""
+
+
+class ContentFilterFinishError(ParseError):
+    """A filter cut the answer off before the value was whole."""
+
+
+class RefusalError(ParseError):
+    """The model refused; `completion.message.refusal` has its words."""

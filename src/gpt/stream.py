@@ -28,6 +28,7 @@ from gpt.protocol.events import (
     StreamEvent,
     ToolCallEvent,
     UsageEvent,
+    ValueEvent,
 )
 from gpt.protocol.wire import ResponseInfo, Seconds
 from gpt.types import ChatCompletion, ChatCompletionChunk
@@ -47,6 +48,7 @@ __all__ = [
     "StreamEvent",
     "ToolCallEvent",
     "UsageEvent",
+    "ValueEvent",
 ]
 
 

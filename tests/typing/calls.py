@@ -1,9 +1,11 @@
 """What calls take and give, to a type checker."""
 
+from dataclasses import dataclass
 from typing import Any, assert_type
 
 from gpt import (
     AsyncGpt,
+    AsyncParsedStream,
     ChatCompletion,
     ChatCompletionChunk,
     ContentEvent,
@@ -14,6 +16,8 @@ from gpt import (
     Local,
     Message,
     ModelList,
+    Parsed,
+    ParsedStream,
     SystemMessage,
     Timeout,
     ToolCall,
@@ -59,6 +63,22 @@ with client.chat.stream("hi") as stream:
             assert_type(event.completion, ChatCompletion)
     assert_type(stream.completion, ChatCompletion)
 
+
+@dataclass
+class City:
+    name: str
+
+
+parsed = client.chat.parse("hi", into=City, reasks=1)
+assert_type(parsed, Parsed[City])
+assert_type(parsed.value.name, str)
+assert_type(client.chat.parse("hi", into=list[int]).value, list[int])
+assert_type(client.chat.parse("hi", into=int | str), Parsed[Any])
+assert_type(client.chat.parse("hi", into={"type": "object"}), Parsed[Any])
+with client.chat.stream("hi", into=City, partial="growing") as values:
+    assert_type(values, ParsedStream[City])
+    assert_type(values.parsed.value, City)
+
 for call in answer.message.tool_calls or ():
     if isinstance(call, ToolCall):
         assert_type(call.function.arguments, str)
@@ -67,6 +87,8 @@ for call in answer.message.tool_calls or ():
 async def on_asyncio() -> None:
     async with AsyncGpt(backend=Local()) as other:
         assert_type(await other.chat.complete("hi"), ChatCompletion)
+        assert_type(await other.chat.parse("hi", into=City), Parsed[City])
+        assert_type(other.chat.stream("hi", into=City), AsyncParsedStream[City])
         async with other.chat.stream("hi") as events:
             async for piece in events.text_stream:
                 assert_type(piece, str)

@@ -19,6 +19,7 @@ from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, AsyncChunkStream, Backend
 from gpt.errors import GptError, InvalidRequestError
 from gpt.protocol.chunks import Fold, has_content
 from gpt.protocol.codec import with_info
+from gpt.protocol.profiles import Profile
 from gpt.protocol.wire import AttemptInfo, ResponseInfo, Seconds
 from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 
@@ -139,8 +140,8 @@ class Watched:
         return f"Watched({self._backend!r})"
 
     @property
-    def streams_usage(self) -> bool:
-        return bool(getattr(self._backend, "streams_usage", False))
+    def profile(self) -> Profile | None:
+        return getattr(self._backend, "profile", None)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         call = _Call(self._hook, self._backend, request, streamed=False)
@@ -179,8 +180,8 @@ class AsyncWatched:
         return f"AsyncWatched({self._backend!r})"
 
     @property
-    def streams_usage(self) -> bool:
-        return bool(getattr(self._backend, "streams_usage", False))
+    def profile(self) -> Profile | None:
+        return getattr(self._backend, "profile", None)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         call = _Call(self._hook, self._backend, request, streamed=False)

@@ -21,6 +21,7 @@ from gpt.local.sampling import engine_request, needs_facts
 from gpt.protocol import codec
 from gpt.protocol.chunks import Fold
 from gpt.protocol.failures import engine_failure
+from gpt.protocol.profiles import Profile
 from gpt.protocol.wire import Ended, ResponseInfo, Seconds
 from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, Model, ModelList
 
@@ -45,7 +46,7 @@ class Local:
     when the last Local that uses it is closed or dropped. May be shared by threads; refuses to work after a fork.
     """
 
-    streams_usage = True
+    profile = Profile(streams_usage=True, dialect="grammar", rungs=("json_schema",))
 
     def __init__(
         self,

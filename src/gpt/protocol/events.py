@@ -6,6 +6,7 @@ its snapshot stays that of its moment.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -181,6 +182,21 @@ class UsageEvent(msgspec.Struct, frozen=True):
         return self.usage
 
 
+class ValueEvent(msgspec.Struct, frozen=True, eq=False):
+    """Something more of the value that was asked for has come; in streams with `into=` only."""
+
+    _read: Callable[[], Any]
+    type: ClassVar[Literal["value"]] = "value"
+
+    @property
+    def snapshot(self) -> Any:
+        """The value as far as it has come until now, as plain JSON values. It may be one object that grows."""
+        return self._read()
+
+    def __repr__(self) -> str:
+        return "ValueEvent()"
+
+
 class DoneEvent(msgspec.Struct, frozen=True):
     """The end: the whole completion."""
 
@@ -202,5 +218,6 @@ StreamEvent: TypeAlias = (
     | LogprobsEvent
     | FilterEvent
     | UsageEvent
+    | ValueEvent
     | DoneEvent
 )

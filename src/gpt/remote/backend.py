@@ -272,9 +272,9 @@ class _Remote(Generic[Way]):
         return flow.call(asked, read, chances, options.deadline, options.retrying)
 
     @property
-    def streams_usage(self) -> bool:
-        """Whether the server is known to take `stream_options`."""
-        return self.endpoint.profile.streams_usage
+    def profile(self) -> Profile:
+        """What is known of the server."""
+        return self.endpoint.profile
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,114 @@
+"""A Python type as a JSON Schema, and plain JSON values as that type: over msgspec's generators, and pydantic's where used.
+
+Pydantic models and dataclasses, dataclasses, attrs, TypedDict, NamedTuple, msgspec Structs, Enum, Literal, unions, containers,
+scalars; a JSON Schema as a dict gives plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any
+
+import msgspec
+
+from gpt.errors import InvalidRequestError
+from gpt.structured.dialects import Compiled, Dialect, Schema, compile_schema
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A type in a dialect: `schema` as it goes out, `read` from plain JSON values to the type (raises ValueError)."""
+
+    name: str
+    compiled: Compiled
+    convert: Callable[[Any], Any]
+
+    @property
+    def schema(self) -> Schema:
+        """The schema as it goes out."""
+        return self.compiled.schema
+
+    def read(self, value: Any) -> Any:
+        """The plain JSON value of an answer as the type. Raises ValueError, with the path of what is wrong."""
+        return self.convert(self.compiled.restore(value, False))
+
+    def part(self, value: Any) -> Any:
+        """A part of an answer, as plain values by the type's own names; the very object where nothing had been rewritten."""
+        return self.compiled.restore(value, True)
+
+
+def shape(into: Any, dialect: Dialect) -> Shape:
+    """The type in a dialect; made once for each. Raises InvalidRequestError."""
+    if isinstance(into, Mapping):
+        return _of_schema(into, dialect)
+    try:
+        return _shape(into, dialect)
+    except TypeError as error:  # not hashable, such as Annotated with a list
+        if "unhashable" not in str(error):
+            raise
+        return _shape.__wrapped__(into, dialect)
+
+
+@lru_cache(maxsize=1024)
+def _shape(into: Any, dialect: Dialect) -> Shape:
+    bare = typing.get_args(into)[0] if typing.get_origin(into) is Annotated else into
+    name = _name(getattr(bare, "__name__", "value"))
+    if _mentions_pydantic(into, set()):
+        schema, convert = _by_pydantic(into)
+    else:
+        try:
+            schema, convert = _by_msgspec(into)
+        except (TypeError, KeyError) as error:  # KeyError: msgspec's, where two classes have one name
+            try:
+                schema, convert = _by_pydantic(into)
+            except Exception:  # noqa: BLE001 - pydantic has many; what msgspec said names the type
+                raise InvalidRequestError(f"into: {into!r} has no JSON Schema: {error}", param="into") from error
+    return Shape(name, compile_schema(schema, dialect, name, checked=False), convert)
+
+
+def _of_schema(schema: Mapping[str, Any], dialect: Dialect) -> Shape:
+    name = _name(str(schema.get("title", "value")))
+    return Shape(name, compile_schema(dict(schema), dialect, name), lambda value: value)
+
+
+def _name(text: str) -> str:
+    """A name that the protocol takes: letters, digits, _ and -, 64 at most."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:64] or "value"
+
+
+def _by_msgspec(into: Any) -> tuple[Schema, Callable[[Any], Any]]:
+    schema = msgspec.json.schema(into)
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(into)
+
+    def convert(value: Any) -> Any:
+        return decoder.decode(msgspec.json.encode(value))
+
+    return schema, convert
+
+
+def _by_pydantic(into: Any) -> tuple[Schema, Callable[[Any], Any]]:
+    import pydantic
+
+    adapter: Any = pydantic.TypeAdapter(into)
+    return adapter.json_schema(), lambda value: adapter.validate_json(msgspec.json.encode(value))
+
+
+def _mentions_pydantic(into: Any, seen: set[int]) -> bool:
+    """Whether a type is pydantic's, or has one that is."""
+    if id(into) in seen:
+        return False
+    seen.add(id(into))
+    if isinstance(into, type) and hasattr(into, "__pydantic_core_schema__"):
+        return True
+    if any(type(part).__module__.partition(".")[0] in ("pydantic", "annotated_types") for part in typing.get_args(into)):
+        return True
+    inside = list(typing.get_args(into))
+    if isinstance(into, type) and (dataclasses.is_dataclass(into) or hasattr(into, "__annotations__")):
+        try:
+            inside += typing.get_type_hints(into, include_extras=True).values()
+        except (NameError, TypeError):
+            return False
+    return any(_mentions_pydantic(part, seen) for part in inside)
