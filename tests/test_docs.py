@@ -45,4 +45,4 @@ def test_examples(code: str, info: str, box: Local, engine_server: EngineServer)
             "temperature=0)", "max_tokens=20)"
         )
         code = code.replace("timeout=30)", "timeout=30, max_tokens=20)")
-    exec(compile(code, "example", "exec"), {})
+    exec(compile(code, "example", "exec", dont_inherit=True), {})

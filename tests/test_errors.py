@@ -27,6 +27,10 @@ TREE = {
     "ServerError": ("ResponseError", "service"),
     "OverloadedError": ("ServerError", "service"),
     "MalformedResponseError": ("ResponseError", "service"),
+    "ParseError": ("GptError", "service"),
+    "LengthFinishError": ("ParseError", "service"),
+    "ContentFilterFinishError": ("ParseError", "service"),
+    "RefusalError": ("ParseError", "service"),
     "TransportError": ("GptError", "network"),
     "ConnectError": ("TransportError", "network"),
     "TLSError": ("TransportError", "network"),
@@ -52,6 +56,7 @@ SAMPLES: list[GptError] = [
     errors.ResponseError("m", 500, "body", None, code="c", type="t", param="p", request_id="r", retry_after=1.5),
     errors.ContextLengthError("m", 400, requested=5, limit=3),
     errors.StreamTruncatedError("m", partial=gpt.ChatCompletion(id="x")),
+    errors.LengthFinishError("m", completion=gpt.ChatCompletion(id="x"), text="{", partial_value={}, usage=gpt.Usage(1)),
     errors.RequestTimeoutError("m", phase="read", sent=True),
 ]
 

@@ -282,6 +282,20 @@ def test_refused(into: Any, dialect: Dialect, text: str) -> None:
     assert text in str(caught.value)
 
 
+def test_annotations_that_cannot_be_read() -> None:
+    """A class whose annotations name what only a function knows is refused, and says so."""
+
+    class Hidden(NamedTuple):
+        x: int
+
+    @dataclasses.dataclass
+    class Local:
+        hidden: Hidden
+
+    with pytest.raises(InvalidRequestError, match="an annotation of Local cannot be read.*Hidden"):
+        shape(Local, STRICT)
+
+
 def test_moved_keywords() -> None:
     """A keyword that the dialect refuses stands in the description; one that it has stays."""
     strict_town, grammar_town = (shape(Town, dialect).schema["properties"]["name"] for dialect in (STRICT, GRAMMAR))

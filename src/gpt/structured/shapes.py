@@ -61,6 +61,11 @@ def _shape(into: Any, dialect: Dialect) -> Shape:
     else:
         try:
             schema, convert = _by_msgspec(into)
+        except NameError as error:
+            raise InvalidRequestError(
+                f"into: an annotation of {name} cannot be read: {error}; define what it names at the top of the module",
+                param="into",
+            ) from error
         except (TypeError, KeyError) as error:  # KeyError: msgspec's, where two classes have one name
             try:
                 schema, convert = _by_pydantic(into)
