@@ -34,7 +34,7 @@ from gpt import (
 from gpt.structured.parse import bare_json
 from gpt.testing import AsyncScripted, Scripted
 from gpt.testing.scripted import chunk
-from gpt.types import Choice, FunctionCall, ResponseMessage, ToolCall, Usage
+from gpt.types import Choice, CustomCall, CustomToolCall, FunctionCall, ResponseMessage, ToolCall, Usage
 
 from places import EngineServer
 
@@ -206,6 +206,18 @@ def test_ladder(asking: Any, answers: tuple[Any, ...], rung: str) -> None:
     assert (rung in ("json_object", "prompt")) == ("JSON Schema" in str(last.messages[0].content))
     _, stream = asking(*answers).stream(into=City)
     assert (City("Oslo", 700_000), rung) == (stream.parsed.value, stream.parsed.rung)
+
+
+def test_no_call(asking: Any) -> None:
+    """A model that answers a forced tool with text has answered; one that answers with nothing has not."""
+    custom = ToolCall(FunctionCall(OSLO, "City"), "1")
+    profile = Profile(rungs=("tool",))
+    assert "Oslo" == asking(OSLO, profile=profile).parse(into=City).value.name
+    both = ResponseMessage(None, tool_calls=[CustomToolCall(CustomCall("x", "c"), "0"), custom])
+    answer = ChatCompletion(choices=[Choice("tool_calls", 0, both)])
+    assert "Oslo" == asking(answer, profile=profile).parse(into=City).value.name
+    with pytest.raises(ParseError):
+        asking(ChatCompletion(id="c"), profile=profile).parse(into=City)
 
 
 @pytest.mark.parametrize("error", [ServerError("schema", 500), ContextLengthError("schema", 400), BadRequestError("no", 400)])

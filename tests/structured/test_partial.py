@@ -87,6 +87,14 @@ def test_broken(text: str) -> None:
     assert not reader.feed("1")
 
 
+def test_broken_text() -> None:
+    """A text that is no JSON breaks the value where it is read."""
+    reader = PartialJSON("growing")
+    reader.feed('["a\n')
+    assert [] == reader.value
+    assert reader.broken
+
+
 def test_after_the_end() -> None:
     """What comes after the value is not looked at."""
     reader = PartialJSON()

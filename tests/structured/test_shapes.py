@@ -239,6 +239,9 @@ WRONG: list[tuple[Any, Any, str]] = [
     (int, 5, 'expected an object with "value"'),
     (Any, {"value": "{"}, "expected JSON text"),
     (Country, {"towns": [], "capital": None, "codes": 5}, "codes: expected a list"),
+    (Cat | dict[str, Any], {"value": [{"key": "a", "value": "{"}]}, "expected JSON text"),
+    (list[Movie], {"value": [5]}, "expected an object, got integer"),
+    (list[Movie], {"value": 5}, "expected a list, got integer"),
     (list[Cat | tuple[int, int]], {"value": [{"tricks": 1}]}, "of none of the kinds"),
 ]
 
@@ -282,6 +285,70 @@ def test_refused(into: Any, dialect: Dialect, text: str) -> None:
     assert text in str(caught.value)
 
 
+def fields(**properties: Any) -> dict[str, Any]:
+    """A JSON Schema of an object with these fields, all of them required."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+POINT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}
+NULL = {"type": "null"}
+
+REWRITTEN: list[tuple[str, Any, Any]] = [
+    ("const", {"const": "a"}, {"type": "string", "enum": ["a"]}),
+    ("an enumeration of several kinds", {"enum": ["a", 1, None], "description": "d"},
+     {"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "integer", "enum": [1]}, {"type": "null", "enum": [None]}],
+      "description": "d"}),
+    ("oneOf", {"oneOf": [{"type": "string"}, {"type": "integer"}], "discriminator": {}, "description": "d"},
+     {"anyOf": [{"type": "string"}, {"type": "integer"}], "description": "d"}),
+    ("one of one kind", {"anyOf": [{"type": "string"}, {"type": "string", "title": "t"}]}, {"type": "string"}),
+    ("a type in a list", {"type": ["string"], "default": None, "title": "t"}, {"type": "string"}),
+    ("types in a list", {"type": ["string", "integer"], "minimum": 1, "pattern": "a"},
+     {"anyOf": [{"type": "string", "minimum": 1, "pattern": "a"}, {"type": "integer", "minimum": 1, "pattern": "a"}]}),
+    ("no type, properties", {"properties": {"a": {"type": "string"}}, "required": ["a"]}, fields(a={"type": "string"})),
+    ("no type, items", {"items": {"type": "string"}}, {"type": "array", "items": {"type": "string"}}),
+    ("no type, bounds", {"minimum": 1}, {"type": "number", "minimum": 1}),
+    ("no type, a format", {"format": "date"}, {"type": "string", "format": "date"}),
+    ("a reference with words beside it", {"$ref": "#/$defs/P", "description": "d"}, {**POINT, "description": "d"}),
+    ("a union of one reference, with words", {"anyOf": [{"$ref": "#/$defs/P"}], "description": "d"},
+     {"anyOf": [{"$ref": "#/$defs/P"}], "description": "d"}),
+    ("allOf of a reference", {"allOf": [{"$ref": "#/$defs/P", "title": "t"}, {"required": ["x"]}]}, POINT),
+    ("not unique", {"type": "array", "items": {"type": "string"}, "uniqueItems": False}, {"type": "array", "items": {"type": "string"}}),
+    ("what strict mode has of texts", {"type": "string", "pattern": "^a", "format": "email"},
+     {"type": "string", "pattern": "^a", "format": "email"}),
+    ("what it has of numbers", {"type": "number", "multipleOf": 2, "minimum": 0, "maximum": 9, "exclusiveMinimum": -1},
+     {"type": "number", "multipleOf": 2, "minimum": 0, "maximum": 9, "exclusiveMinimum": -1}),
+    ("what it has of lists", {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 3},
+     {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 3}),
+    ("a dictionary's size and keys",
+     {"type": "object", "additionalProperties": {"type": "integer"}, "maxProperties": 2, "propertyNames": {"pattern": "a"}},
+     {"type": "array", "items": fields(key={"type": "string", "pattern": "a"}, value={"type": "integer"}), "maxItems": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "expected"), [row[1:] for row in REWRITTEN], ids=[row[0] for row in REWRITTEN])
+def test_rewritten(schema: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Each form that a schema may have, as strict mode has it; the order of fields stays."""
+    built = shape({**fields(first={"type": "string"}, that=schema), "$defs": {"P": POINT}}, STRICT)
+    assert expected == built.schema["properties"]["that"]
+    assert ["first", "that"] == built.schema["required"]
+    strict(built.schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {"anyOf": [{"type": "string"}, {"type": "integer"}, NULL]}),
+        ({"type": "string"}, {"anyOf": [{"type": "string"}, NULL]}),
+        ({"type": ["string", "null"]}, {"anyOf": [{"type": "string"}, NULL]}),
+    ],
+)
+def test_what_may_be_left_out(schema: dict[str, Any], expected: dict[str, Any]) -> None:
+    """A field that is not required may be null, and is then left out, unless null is a value of its own."""
+    built = shape({"type": "object", "properties": {"a": schema}}, STRICT)
+    assert expected == built.schema["properties"]["a"]
+    assert ({"a": None} if "null" in str(schema) else {}) == built.read({"a": None})
+
+
 def test_annotations_that_cannot_be_read() -> None:
     """A class whose annotations name what only a function knows is refused, and says so."""
 
@@ -307,7 +374,7 @@ def test_made_once() -> None:
     """A type is compiled once for each dialect; one that cannot be a key is compiled all the same."""
     assert shape(Town, STRICT) is shape(Town, STRICT)
     assert shape(Town, STRICT) is not shape(Town, GRAMMAR)
-    assert 2 == shape(Annotated[int, msgspec.Meta(examples=[1])], STRICT).read({"value": 2})
+    assert 2 == shape(Annotated[int, ["note"]], STRICT).read({"value": 2})
 
 
 @pytest.mark.parametrize(("name", "expected"), [("A b/c", "A_b_c"), ("x" * 80, "x" * 64)])
@@ -325,5 +392,6 @@ def test_parts() -> None:
     assert shape(int, STRICT).part({}) is None
     assert [1] == shape(tuple[int, int], STRICT).part({"value": {"item_1": 1}})
     assert shape(Any, STRICT).part({"value": "{"}) is None
+    assert [{"tricks": [1]}] == shape(list[Cat | tuple[int, int]], STRICT).part({"value": [{"tricks": [1]}]})
     live = {"lives": 1}
     assert live is shape(Cat, STRICT).part(live)

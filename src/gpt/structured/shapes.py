@@ -46,9 +46,7 @@ def shape(into: Any, dialect: Dialect) -> Shape:
         return _of_schema(into, dialect)
     try:
         return _shape(into, dialect)
-    except TypeError as error:  # not hashable, such as Annotated with a list
-        if "unhashable" not in str(error):
-            raise
+    except TypeError:  # not hashable, such as Annotated with a list
         return _shape.__wrapped__(into, dialect)
 
 
