@@ -517,6 +517,7 @@ class Chat:
         backend = self._backend
         request = _with_usage(request, backend)
         if into is None:
+            _no_value(partial)
             from gpt.stream import ChatStream
 
             return ChatStream(lambda: backend.stream(request, options))
@@ -567,6 +568,11 @@ class Chat:
 def _profile_of(backend: object) -> Profile:
     """What is known of a backend."""
     return getattr(backend, "profile", None) or Profile()
+
+
+def _no_value(partial: str) -> None:
+    if partial != "trusted":
+        raise InvalidRequestError("partial: says how a value comes, and needs into= to say of what type", param="partial")
 
 
 def _with_usage(request: ChatRequest, backend: object) -> ChatRequest:
@@ -779,6 +785,7 @@ class AsyncChat:
         backend = self._backend
         request = _with_usage(request, backend)
         if into is None:
+            _no_value(partial)
             from gpt.stream import AsyncChatStream
 
             return AsyncChatStream(lambda: backend.stream(request, options))

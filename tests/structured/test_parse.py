@@ -252,6 +252,13 @@ def test_two_forms(asking: Any) -> None:
         asking(OSLO).parse(into=City, response_format={"type": "json_object"})
     with pytest.raises(InvalidRequestError, match="has no JSON Schema"):
         asking(OSLO).stream(into=Callable)
+    for wrong in (-1, True, "2"):
+        with pytest.raises(InvalidRequestError, match="reasks: expected an int"):
+            asking(OSLO).parse(into=City, reasks=wrong)
+    with pytest.raises(InvalidRequestError, match="partial: expected"):
+        asking(OSLO).stream(into=City, partial="all")
+    with pytest.raises(InvalidRequestError, match="partial: says how"):
+        asking(OSLO).stream(partial="growing")
 
 
 def pieces(text: str, size: int) -> list[Any]:

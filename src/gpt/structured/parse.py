@@ -180,6 +180,8 @@ def bare_json(text: str) -> str:
 
 def parsing(asking: Asking, reasks: int) -> ParseFlow:
     """The flow of a value: down the ladder while the server refuses, and `reasks` times again when the answer is no value."""
+    if isinstance(reasks, bool) or not isinstance(reasks, int) or reasks < 0:
+        raise InvalidRequestError(f"reasks: expected an int from 0, got {reasks!r}", param="reasks")
     attempts: tuple[ChatCompletion, ...] = ()
     while True:
         try:

@@ -23,6 +23,8 @@ class _Value:
     """The value of a stream, as it comes. A leading block of thinking, or the start of a fence, is passed over."""
 
     def __init__(self, asking: Asking, trust: Trust) -> None:
+        if trust not in ("trusted", "growing"):
+            raise InvalidRequestError(f'partial: expected "trusted" or "growing", got {trust!r}', param="partial")
         self._asking = asking
         self._reader = PartialJSON(trust)
         self._before: str | None = ""  # what came before the value began; None once it has
