@@ -20,6 +20,7 @@ import gpt
 from gpt import AsyncGpt, Gpt, Timeout, UserMessage
 from gpt.testing import Fault, no_waiting, serve
 from gpt.testing.loopback import Loopback, Peer, completion
+from gpt.types import UNSET
 
 QUOTA = {"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}}
 CLOCKS = Timeout(first_byte=0.2, idle=0.2)
@@ -28,9 +29,13 @@ CLOCKS = Timeout(first_byte=0.2, idle=0.2)
 class Blocking:
     """`Gpt` through one set of names."""
 
-    def complete(self, prompt: Any = "a", **settings: Any) -> Any:
+    def complete(self, prompt: Any = "a", response_format: Any = UNSET, **settings: Any) -> Any:
         with Gpt(**settings) as client:
-            return client.chat.complete(prompt, model="m")
+            return client.chat.complete(prompt, model="m", response_format=response_format)
+
+    def parse(self, into: Any, **settings: Any) -> Any:
+        with Gpt(**settings) as client:
+            return client.chat.parse("a", model="m", into=into)
 
     def stream(self, **settings: Any) -> Any:
         with Gpt(**settings) as client:
@@ -47,10 +52,17 @@ class Blocking:
 class OnAsyncio:
     """`AsyncGpt` through the same names."""
 
-    def complete(self, prompt: Any = "a", **settings: Any) -> Any:
+    def complete(self, prompt: Any = "a", response_format: Any = UNSET, **settings: Any) -> Any:
         async def run() -> Any:
             async with AsyncGpt(**settings) as client:
-                return await client.chat.complete(prompt, model="m")
+                return await client.chat.complete(prompt, model="m", response_format=response_format)
+
+        return asyncio.run(run())
+
+    def parse(self, into: Any, **settings: Any) -> Any:
+        async def run() -> Any:
+            async with AsyncGpt(**settings) as client:
+                return await client.chat.parse("a", model="m", into=into)
 
         return asyncio.run(run())
 
@@ -283,13 +295,21 @@ def case_22(ask: Ask) -> str:
 
 
 def case_23(ask: Ask) -> str:
-    return f"the completion, {finished(ask, '{not json', 'stop').text!r}"
+    with serve("{not json") as server:
+        with pytest.raises(gpt.ParseError) as caught:
+            ask.parse(int, server_url=server.url)
+        plain = ask.complete(server_url=server.url, response_format={"type": "json_object"})
+    assert "{not json" == plain.text
+    return f"{type(caught.value).__name__} with the completion, {caught.value.completion.text!r}"
 
 
 def case_24(ask: Ask) -> str:
     fence = "`" * 3
-    assert f"{fence}json\n{{}}\n{fence}" == finished(ask, f"{fence}json\n{{}}\n{fence}", "stop").text
-    return f"the completion, {finished(ask, '<think>x</think>{}', 'stop').text!r}"
+    values = []
+    for text in (f'{fence}json\n{{"value": 5}}\n{fence}', '<think>x</think>{"value": 5}'):
+        with serve(text) as server:
+            values.append(ask.parse(int, server_url=server.url).value)
+    return f"the values, {values}"
 
 
 def case_25(ask: Ask) -> str:

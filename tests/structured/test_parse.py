@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import enum
 import inspect
 import json
 from collections.abc import Callable
@@ -311,6 +312,11 @@ def test_before_the_end(asking: Any) -> None:
 # --------------------------------------------------------------------------------------------------------------------
 
 
+class Colour(enum.Enum):
+    GREEN = "green"
+    RED = "red"
+
+
 class Town(pydantic.BaseModel):
     size: int
     capital: bool
@@ -348,7 +354,7 @@ class Dog:
 
 
 REAL: list[Any] = [
-    Town, Rung, Leaf, Point, Room, Cat, Cat | Dog, Literal["yes", "no"], int, bool, float,
+    Town, Rung, Leaf, Colour, Point, Room, Cat, Cat | Dog, Literal["yes", "no"], int, bool, float,
     Annotated[str, msgspec.Meta(max_length=12)],
     Annotated[list[int], msgspec.Meta(min_length=2, max_length=3)],
     Annotated[dict[str, int], msgspec.Meta(max_length=2)],
