@@ -359,6 +359,20 @@ def test_facts() -> None:
     assert made.to_dict()["id"] == "x"
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"choices": [{"index": 0, "message": {}, "finish_reason": "stop"}]}', True),
+        (b'{"choices": []}', False),
+        (b'{"choices": [{"index": 0, "message": {}, "finish_reason": "stop"}], "error": "x"}', False),
+        (b'{"choices": [{"index": 0, "message": {}, "finish_reason": "error", "error": {"code": 502}}]}', False),
+    ],
+)
+def test_is_answer(body: bytes, expected: bool) -> None:
+    """An answer has choices, and no error beside them or in one."""
+    assert expected == codec.is_answer(codec.decode_completion(body))
+
+
 def test_unset_is_not_given() -> None:
     """UNSET given by hand is the same as not given."""
     assert {"messages": HI} == sent(temperature=UNSET, tools=UNSET)

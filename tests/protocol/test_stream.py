@@ -170,6 +170,15 @@ def test_strays(line: bytes) -> None:
     assert ["a", "b"] == [chunk.text for chunk in read(event(piece("a")) + line + event(piece("b", "stop")))]
 
 
+def test_blank_lines() -> None:
+    """Blank lines before anything else may come for ever, and nothing is held of them."""
+    decoder = made("")
+    for _ in range(1000):
+        assert [] == decoder.feed(b"\r\n")
+    assert len(decoder._before) <= 1
+    assert ["a", "b"] == [chunk.text for chunk in decoded(decoder, GOOD + DONE) if chunk.choices]
+
+
 def test_too_large() -> None:
     """An event without end is an error that names the server."""
     decoder = made()

@@ -32,10 +32,11 @@ from gpt import (
     ServerError,
     UnsupportedParameterError,
 )
-from gpt.structured.parse import bare_json
+from gpt.structured.parse import Asking, bare_json
+from gpt.structured.stream import _Value
 from gpt.testing import AsyncScripted, Scripted
 from gpt.testing.scripted import chunk
-from gpt.types import Choice, CustomCall, CustomToolCall, FunctionCall, ResponseMessage, ToolCall, Usage
+from gpt.types import ChatRequest, Choice, CustomCall, CustomToolCall, FunctionCall, ResponseMessage, ToolCall, Usage
 
 from places import EngineServer
 
@@ -266,7 +267,10 @@ def pieces(text: str, size: int) -> list[Any]:
     return [*(chunk(text[place : place + size]) for place in range(0, len(text), size)), chunk(None, "stop")]
 
 
-@pytest.mark.parametrize("before", ["", THINK, "```json\n", f"{THINK}```\n"])
+@pytest.mark.parametrize(
+    "before",
+    ["", " ", THINK, "```json\n", f"{THINK}```\n", "<thinking>{x}</thinking>", "<reasoning>{x}</reasoning>"],
+)
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_partial(asking: Any, before: str, size: int) -> None:
     """Values come as they can be trusted: each part when it is whole."""
@@ -279,6 +283,16 @@ def test_partial(asking: Any, before: str, size: int) -> None:
     assert "done" == events[-1]
     assert (City("Oslo", 7), 1) == (stream.parsed.value, len(stream.parsed.attempts))
     assert {"name": "Oslo", "people": 7} == stream.partial
+
+
+def test_long_thinking() -> None:
+    """However long the thinking is, no more of it is held than a tag."""
+    made = Asking(ChatRequest(messages=[]), City, Profile())
+    value = _Value(made, "trusted")
+    for piece in ("<think>", *("so {that} " for _ in range(1000)), "</thi", "nk>", OSLO):
+        value.feed(piece)
+        assert len(value._before) <= len("</think>")
+    assert {"name": "Oslo", "people": 700_000} == value.read()
 
 
 def test_growing(asking: Any) -> None:

@@ -101,6 +101,7 @@ def test_after_the_end() -> None:
     assert reader.feed("[1] and more")
     assert [1] == reader.value
     assert not reader.feed("[2]")
+    assert not reader.broken
 
 
 def test_linear() -> None:

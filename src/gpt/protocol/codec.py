@@ -276,6 +276,11 @@ def decode_completion(body: bytes, info: ResponseInfo | None = None) -> ChatComp
     return made
 
 
+def is_answer(made: ChatCompletion) -> bool:
+    """Whether a decoded body answers: it has choices, and neither beside them nor in one an error."""
+    return bool(made.choices) and not made.error and not any(choice.error for choice in made.choices)
+
+
 def decode_chunk(body: bytes) -> ChatCompletionChunk:
     """The chunk in `body`, which it keeps. Raises msgspec.DecodeError (ValidationError with the path)."""
     try:

@@ -136,8 +136,8 @@ def completion(response: HttpResponse, request: HttpRequest, info: ResponseInfo)
         if folded is None:
             raise _malformed(response, request, _reason(error)) from error
         made = folded
-    if not made.choices or made.error or made.choices[0].error:
-        raise _malformed(response, request, "it has no choices")
+    if not codec.is_answer(made):
+        raise _malformed(response, request, "it has no choices, or an error")
     return made
 
 

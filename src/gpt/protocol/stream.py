@@ -62,7 +62,8 @@ class ChunkDecoder:
                 return []
             piece = self._before + piece
             if not self._settle(piece):
-                self._before = piece
+                rest = piece.lstrip(b"\r\n")  # which some servers send for ever, to keep the connection open
+                self._before = piece if len(rest) == len(piece) else b"\n" + rest
                 return []
             if self._events is None:
                 return []
@@ -204,9 +205,9 @@ class ChunkDecoder:
             assert self.problem is not None
             self.problem.__cause__ = error
         else:
-            if made.choices and not is_error(body):
+            if codec.is_answer(made):
                 self.ended = "complete"
                 self.begun = self.news = True
                 return [whole(made)]
-            self._break(malformed(response, self._request, "it has no choices"))
+            self._break(malformed(response, self._request, "it has no choices, or an error"))
         return []

@@ -165,7 +165,10 @@ def _ending(completion: ChatCompletion) -> tuple[type[ParseError], str]:
     return ParseError, ""
 
 
-_THINKING = re.compile(r"\s*<(think|thinking|reasoning)>.*?</\1>\s*", re.DOTALL)
+THINKING = ("think", "thinking", "reasoning")
+"""Tags in which models think before they answer."""
+
+_THINKING = re.compile(rf"\s*<({'|'.join(THINKING)})>.*?</\1>\s*", re.DOTALL)
 _FENCE = re.compile(r"\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
 

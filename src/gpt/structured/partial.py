@@ -61,7 +61,7 @@ class PartialJSON:
             return False
         changed = False
         at = 0
-        while at < len(piece) and not self.broken:
+        while at < len(piece) and not (self.broken or self.done):
             if self._in_text:
                 at, new = self._text(piece, at)
             elif self._pending:
@@ -76,9 +76,6 @@ class PartialJSON:
         found = _SPACE.match(piece, at)
         at = found.end() if found else at
         if at == len(piece):
-            return at, False
-        if self.done:
-            self.broken = True
             return at, False
         mark = piece[at]
         if mark == '"' and self._expects in ("value", "key"):
