@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from gpt.structured.parse import Parsed as Parsed
     from gpt.structured.stream import AsyncParsedStream as AsyncParsedStream
     from gpt.structured.stream import ParsedStream as ParsedStream
+    from gpt.tools.functions import EndRun as EndRun
+    from gpt.tools.functions import PythonTool as PythonTool
+    from gpt.tools.functions import ToolContext as ToolContext
+    from gpt.tools.functions import tool as tool
+    from gpt.tools.loop import AnswerStep as AnswerStep
+    from gpt.tools.loop import ResultStep as ResultStep
+    from gpt.tools.loop import ToolRun as ToolRun
     from gpt.types import *  # noqa: F403
 
 _HOMES = {
@@ -47,6 +54,8 @@ _HOMES = {
     "remote.http.connect": ("Network",),
     "structured.parse": ("Parsed",),
     "structured.stream": ("AsyncParsedStream", "ParsedStream"),
+    "tools.functions": ("EndRun", "PythonTool", "ToolContext", "tool"),
+    "tools.loop": ("AnswerStep", "ResultStep", "ToolRun"),
     "sdkconfiguration": ("SERVERS", "SDKConfiguration"),
 }
 _WHOLE = ("types", "errors", "stream")

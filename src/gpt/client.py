@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Type
 import msgspec
 
 from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, in_threads
-from gpt.errors import GptError, InvalidRequestError
+from gpt.errors import InvalidRequestError
 from gpt.protocol.codec import history
 from gpt.protocol.profiles import Profile
 from gpt.protocol.retry import Retry
@@ -28,6 +28,7 @@ from gpt.types import (
     Message,
     ModelList,
     StreamOptions,
+    ToollessParams,
     Unset,
     UserMessage,
 )
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from gpt.structured.parse import Parsed
     from gpt.structured.partial import Trust
     from gpt.structured.stream import AsyncParsedStream, ParsedStream
+    from gpt.tools.loop import ToolRun
+    from gpt.tools.run import RunSettings
     from gpt.utils import RetryConfig
 
 __all__ = ["AsyncGpt", "Gpt"]
@@ -81,6 +84,15 @@ class CallParams(ChatParams, CallOptionParams, total=False):
 
     model: str | None
     body: Mapping[str, Any] | None
+
+
+if TYPE_CHECKING:
+
+    class RunParams(ToollessParams, CallOptionParams, RunSettings, total=False):
+        """The keywords of `run_tools`: those of a call, with Python functions for tools, and what bounds the run."""
+
+        model: str | None
+        body: Mapping[str, Any] | None
 
 
 class CreateParams(CallParams, total=False):
@@ -542,27 +554,54 @@ class Chat:
         InvalidRequestError for a type that the server's dialect cannot say; ParseError for an answer that is no value, by how
         it ended LengthFinishError, ContentFilterFinishError or RefusalError.
         """
+        from gpt.flows import drive
         from gpt.structured.parse import Asking, parsing
 
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         flow = parsing(Asking(request, into, _profile_of(self._backend)), reasks)
-        asked = next(flow)
-        try:
-            while True:
-                try:
-                    completion = self._backend.complete(asked, options)
-                except GptError as error:
-                    asked = flow.throw(error)
-                else:
-                    asked = flow.send(completion)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+        return drive(flow, lambda asked: self._backend.complete(asked, options))
+
+    def run_tools(self, messages: Prompt, **params: Unpack[RunParams]) -> ToolRun:
+        """The conversation with the model's calls of `tools` done, until it answers without one.
+
+        `tools` are Python functions, blocking or async, whose schema comes from their signature and docstring (`tool(...)` for
+        other settings), or tools as they go out, whose calls end the run and are handed over. The calls of an answer run at
+        once, at most `parallel` (8), one by one with `parallel_tool_calls=False`. What a tool raises, or cannot be given, is
+        told to the model, or raised as ToolError with `on_error="raise"`. The run stops after `max_turns` (20) answers, once
+        they have taken `max_total_tokens`, or at `deadline`, in seconds for the whole run; `ended` tells which. A tool that
+        takes `tool_timeout` seconds counts as failed; a blocking one goes on in its thread. `approve(call, context)` is asked
+        before each call; `on_step` is told of each answer and result. Raises as `complete` does; the error's `conversation` is
+        what had been said.
+        """
+        from gpt.flows import drive
+        from gpt.tools.run import Run, do_calls
+
+        settings = _run_settings(params)
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
+        run = Run(request, options, _profile_of(self._backend), settings)
+
+        def reply(wanted: Any) -> Any:
+            if isinstance(wanted, ChatRequest):
+                return self._backend.complete(wanted, run.options())
+            return do_calls(wanted, run.running)
+
+        return drive(run.flow, reply)
 
     def create_chat_completion(
         self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]
     ) -> operations.CreateChatCompletionResponse:
         """The seed's call: a request object in, the answer in an envelope out. Raises as `complete` does."""
         return _envelope(self.complete(_whole_request(request), **options))
+
+
+_RUN = ("tools", "max_turns", "max_total_tokens", "parallel", "tool_timeout", "on_error", "approve", "on_step")
+
+
+def _run_settings(params: Any) -> dict[str, Any]:
+    """The keywords that are the run's; takes them out of `params`. Raises TypeError without `tools`."""
+    if "tools" not in params:
+        raise TypeError("run_tools: missing tools=, the functions that the model may call")
+    return {name: params.pop(name) for name in _RUN if name in params}
 
 
 def _profile_of(backend: object) -> Profile:
@@ -803,21 +842,28 @@ class AsyncChat:
 
     async def parse(self, messages: Prompt, *, into: Any, reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[Any]:
         """The model's answer as a value of the type `into`; see `Chat.parse`."""
+        from gpt.flows import adrive
         from gpt.structured.parse import Asking, parsing
 
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         flow = parsing(Asking(request, into, _profile_of(self._backend)), reasks)
-        asked = next(flow)
-        try:
-            while True:
-                try:
-                    completion = await self._backend.complete(asked, options)
-                except GptError as error:
-                    asked = flow.throw(error)
-                else:
-                    asked = flow.send(completion)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+        return await adrive(flow, lambda asked: self._backend.complete(asked, options))
+
+    async def run_tools(self, messages: Prompt, **params: Unpack[RunParams]) -> ToolRun:
+        """The conversation with the model's calls of `tools` done; see `Chat.run_tools`. Cancelling it cancels async tools."""
+        from gpt.flows import adrive
+        from gpt.tools.run import Run, ado_calls
+
+        settings = _run_settings(params)
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
+        run = Run(request, options, _profile_of(self._backend), settings)
+
+        async def reply(wanted: Any) -> Any:
+            if isinstance(wanted, ChatRequest):
+                return await self._backend.complete(wanted, run.options())
+            return await ado_calls(wanted, run.running)
+
+        return await adrive(run.flow, reply)
 
     async def create_chat_completion(
         self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]

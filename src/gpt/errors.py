@@ -19,6 +19,7 @@
     │  ├─ LengthFinishError           it reached its limit of tokens
     │  ├─ ContentFilterFinishError    a filter cut it off
     │  └─ RefusalError                the model refused
+    ├─ ToolError                      a tool failed, in a run that was asked to raise
     └─ TransportError                 no answer came
        ├─ ConnectError                name, address, refused, reset
        ├─ TLSError                    certificate or handshake
@@ -60,6 +61,7 @@ __all__ = [
     "ServerError",
     "StreamTruncatedError",
     "TLSError",
+    "ToolError",
     "TransportError",
     "UnsupportedParameterError",
 ]
@@ -97,6 +99,9 @@ class GptError(Exception):
         self.partial: ChatCompletion | None = None
         """The completion as far as it had come, where a stream was broken off; else None."""
 
+        self.conversation: list[Any] | None = None
+        """The messages of a run of tools up to where it failed, ready to be sent again; else None."""
+
     def __str__(self) -> str:
         return self.message
 
@@ -111,6 +116,14 @@ class InvalidRequestError(GptError, ValueError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class ToolError(GptError):
+    """A tool failed in a run that was asked to raise. `call` is the model's call; the cause is what the tool raised."""
+
+    def __init__(self, message: str, call: Any = None) -> None:
+        super().__init__(message)
+        self.call = call
 
 
 class ResponseError(GptError):

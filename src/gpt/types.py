@@ -1059,8 +1059,8 @@ class ChatRequest(Value, kw_only=True):
     extra: Mapping[str, Any] | Unset = UNSET
 
 
-class ChatParams(TypedDict, total=False):
-    """The protocol's parameters as keywords of a call, less `messages`, `model` and `stream`. `ChatRequest` tells each."""
+class ToollessParams(TypedDict, total=False):
+    """ChatParams without `tools`, for calls that take Python functions there."""
 
     service_tier: ServiceTier | Unset | None
     audio: AudioParams | Mapping[str, Any] | Unset | None
@@ -1090,9 +1090,14 @@ class ChatParams(TypedDict, total=False):
     stream_options: StreamOptions | Mapping[str, Any] | Unset | None
     temperature: float | Unset | None
     tool_choice: ToolChoice | Unset
-    tools: Iterable[Tool] | Unset
     top_logprobs: int | Unset | None
     top_p: float | Unset | None
     user: str | Unset
     verbosity: Verbosity | Unset | None
     web_search_options: WebSearchOptions | Mapping[str, Any] | Unset
+
+
+class ChatParams(ToollessParams, total=False):
+    """The protocol's parameters as keywords of a call, less `messages`, `model` and `stream`. `ChatRequest` tells each."""
+
+    tools: Iterable[Tool] | Unset

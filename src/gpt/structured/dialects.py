@@ -127,7 +127,7 @@ class _Compiler:
         if not self._dialect.rewrites:
             return self._plain(root)
         while set(root) - _SILENT - {"description"} == {"$ref"}:
-            root = self._definition(_target(root), self._name)
+            root = self._definition(target(root), self._name)
         schema, restore = self._node(root, self._name)
         wrapped = schema.get("type") != "object" or "item_1" in schema["properties"]
         if wrapped:
@@ -140,7 +140,7 @@ class _Compiler:
     def _plain(self, root: Schema) -> Compiled:
         top = root
         while "$ref" in top:
-            top = self._definition(_target(top), self._name)
+            top = self._definition(target(top), self._name)
         if top.get("type") == "object":
             return Compiled(root, _same, False, strict=False)
         inner = {name: value for name, value in root.items() if name != "$defs"}
@@ -185,7 +185,7 @@ class _Compiler:
         return self._constrained({**schema, "type": kind}, {"type": kind})
 
     def _reference(self, schema: Schema, path: str) -> tuple[Schema, Restore]:
-        name = _target(schema)
+        name = target(schema)
         definition = self._definition(name, path)
         beside = {key: value for key, value in schema.items() if key not in _SILENT | {"$ref"}}
         if beside and name not in self._open:
@@ -209,7 +209,7 @@ class _Compiler:
         merged = {key: value for key, value in schema.items() if key != "allOf"}
         for part in schema["allOf"]:
             if "$ref" in part:
-                part = {**self._definition(_target(part), path), **{key: part[key] for key in part if key != "$ref"}}
+                part = {**self._definition(target(part), path), **{key: part[key] for key in part if key != "$ref"}}
             for key, value in part.items():
                 if key == "properties":
                     merged[key] = {**value, **merged.get(key, {})}
@@ -381,7 +381,7 @@ class _Compiler:
     def _fits(self, schema: Schema, value: Any) -> bool:
         """Whether a value is of the kind that a schema made here asks for; bounds are not looked at."""
         if "$ref" in schema:
-            definition = self._made[_target(schema)]
+            definition = self._made[target(schema)]
             return self._fits(definition, value) if definition else value is not None  # else it is in the making: a class
         if "anyOf" in schema:
             return any(self._fits(part, value) for part in schema["anyOf"])
@@ -428,7 +428,7 @@ class _Compiler:
 
     def _check_depth(self, schema: Schema, path: str, left: int, names: tuple[str, ...]) -> None:
         if "$ref" in schema:
-            name = _target(schema)
+            name = target(schema)
             if name not in names:  # recursion is allowed, and has no depth
                 self._check_depth(self._made[name], path, left, (*names, name))
             return
@@ -501,7 +501,8 @@ def _kind_of(value: Any) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "object")
 
 
-def _target(schema: Schema) -> str:
+def target(schema: Schema) -> str:
+    """The name of the definition that a `$ref` names."""
     return str(schema["$ref"]).rpartition("/")[2]
 
 

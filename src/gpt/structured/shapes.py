@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gpt.errors import InvalidRequestError
-from gpt.structured.dialects import Compiled, Dialect, Schema, compile_schema
+from gpt.structured.dialects import Compiled, Dialect, Schema, compile_schema, target
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -72,6 +72,33 @@ def _shape(into: Any, dialect: Dialect) -> Shape:
     return Shape(name, compile_schema(schema, dialect, name, checked=False), convert)
 
 
+def arguments(name: str, hints: dict[str, Any], required: set[str], told: Mapping[str, str], dialect: Dialect) -> Shape:
+    """A function's parameters as an object; `read` gives a dict of those that came. `told` describes them, by name.
+
+    Raises InvalidRequestError for a parameter whose type has no schema.
+    """
+    fields = {one: hint if one in required else typing.NotRequired[hint] for one, hint in hints.items()}
+    try:
+        if any(_mentions_pydantic(hint, set()) for hint in hints.values()):
+            schema, convert = _by_pydantic_fields(name, hints, required)
+        else:
+            schema, convert = _by_msgspec(typing.TypedDict(name, fields))  # type: ignore[operator]
+    except (TypeError, KeyError, NameError) as error:
+        raise InvalidRequestError(f"tools: {name}: its parameters have no JSON Schema: {error}", param="tools") from error
+    definitions = schema.pop("$defs", {})
+    root = definitions.pop(target(schema)) if "$ref" in schema else schema
+    root = {key: value for key, value in root.items() if key != "title"} | {"additionalProperties": False}
+    # A generator may sort them; the model fills them in as they come.
+    root["properties"] = {one: root["properties"][one] for one in hints}
+    root["required"] = [one for one in hints if one in required]
+    for one, text in told.items():
+        if one in root["properties"]:
+            root["properties"][one].setdefault("description", text)
+    if definitions:
+        root["$defs"] = definitions
+    return Shape(name, compile_schema(root, dialect, name, checked=False), convert)
+
+
 def _of_schema(schema: Mapping[str, Any], dialect: Dialect) -> Shape:
     name = _name(str(schema.get("title", "value")))
     return Shape(name, compile_schema(dict(schema), dialect, name), lambda value: value)
@@ -97,6 +124,22 @@ def _by_pydantic(into: Any) -> tuple[Schema, Callable[[Any], Any]]:
 
     adapter: Any = pydantic.TypeAdapter(into)
     return adapter.json_schema(), lambda value: adapter.validate_json(msgspec.json.encode(value))
+
+
+def _by_pydantic_fields(name: str, hints: dict[str, Any], required: set[str]) -> tuple[Schema, Callable[[Any], Any]]:
+    import pydantic
+
+    fields: dict[str, Any] = {one: (hint, ... if one in required else None) for one, hint in hints.items()}
+    made = pydantic.create_model(name, **fields)
+    schema = made.model_json_schema()
+    for one in hints.keys() - required:
+        schema["properties"][one].pop("default", None)
+
+    def convert(value: Any) -> Any:
+        found = made.model_validate_json(msgspec.json.encode(value))
+        return {one: getattr(found, one) for one in found.model_fields_set}
+
+    return schema, convert
 
 
 def _mentions_pydantic(into: Any, seen: set[int]) -> bool:
