@@ -18,7 +18,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("gpt.backend",),
     ("gpt.layers", "gpt.otel"),
     ("gpt.remote", "gpt.local"),
-    ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils", "gpt.flows"),
+    ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils", "gpt.flows", "gpt.parts"),
     ("gpt.structured",),
     ("gpt.tools",),
     ("gpt.client",),

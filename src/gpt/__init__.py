@@ -62,7 +62,7 @@ _WHOLE = ("types", "errors", "stream")
 """Modules whose whole `__all__` is public here."""
 
 
-_MODULES = ("backend", "client", "errors", "models", "sdkconfiguration", "stream", "types", "utils")
+_MODULES = ("backend", "client", "errors", "models", "parts", "sdkconfiguration", "stream", "types", "utils")
 """Modules that `import gpt` alone makes reachable, as `gpt.models.components`."""
 
 

@@ -629,6 +629,17 @@ class ResponseAudio(Received, frozen=True):
     data: str = ""
     transcript: str = ""
 
+    @property
+    def bytes(self) -> bytes:
+        """The sound itself, in the format that was asked for. Raises ValueError where `data` is no base64."""
+        import base64
+        import binascii
+
+        try:
+            return base64.b64decode(self.data, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"audio.data: is no base64: {error}") from error
+
 
 class URLCitation(Received, frozen=True):
     """A web page that the text between two character offsets leans on."""
