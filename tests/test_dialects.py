@@ -7,13 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from gpt import AsyncGpt, ChatCompletion, Gpt
+from gpt import AsyncGpt, ChatCompletion, ChatRequest, Gpt, ToolMessage, UserMessage
 from gpt.protocol.chunks import fold
+from gpt.protocol.codec import encode_request
 from gpt.protocol.stream import ChunkDecoder
 from gpt.protocol.wire import Headers, HttpRequest, Origin
 from gpt.testing import Fault, serve
+
+from places import published_schemas
 
 CORPUS = sorted((Path(__file__).parent / "dialects").glob("*.sse"))
 HEADERS = Headers([("content-type", "text/event-stream")])
@@ -92,3 +96,25 @@ def test_clients(path: Path) -> None:
         for one in [*blocking, *asyncio.run(on_asyncio(server.url))]:
             known = stated if one.info is not None else {name: value for name, value in stated.items() if name != "ended"}
             assert known == seen(one, known)
+
+
+@pytest.fixture(scope="module")
+def assistant() -> Any:
+    """The published schema of a message of the assistant in a request."""
+    schema = {"$ref": "#/components/schemas/ChatCompletionRequestAssistantMessage"}
+    return jsonschema.Draft202012Validator(schema | {"components": {"schemas": published_schemas()}})
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_sent_again(path: Path, assistant: Any) -> None:
+    """Any answer of any dialect can be sent again: what goes out of it is a message by the published description."""
+    decoder = ChunkDecoder(HEADERS, REQUEST)
+    answer = fold([*decoder.feed(path.read_bytes()), *decoder.end()])
+    for choice in answer.choices:
+        sent = json.loads(encode_request(ChatRequest(model="m", messages=[UserMessage("a"), choice.message])))["messages"][1]
+        assert [] == [error.message for error in assistant.iter_errors(sent)]
+        assert sent.keys() <= {"role", "content", "refusal", "tool_calls", "function_call", "audio"}
+        assert sent.get("content") is not None or sent.keys() - {"role", "content"}
+        results = [ToolMessage("done", call["id"]) for call in sent.get("tool_calls", ())]
+        assert all(result.tool_call_id for result in results)
+        encode_request(ChatRequest(model="m", messages=[UserMessage("a"), choice.message, *results]))

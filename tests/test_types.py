@@ -6,21 +6,12 @@ from typing import Any, get_type_hints
 
 import msgspec
 import pytest
-import yaml
 
 import gpt
 from gpt import types
 from gpt.types import ChatParams, ChatRequest
 
-from places import SHARED
-
-
-def schemas() -> dict[str, Any]:
-    path = SHARED / "openapi" / "chat-completions.yaml"
-    if not path.exists():
-        pytest.skip("the description is not here")
-    found: dict[str, Any] = yaml.load(path.read_text(), yaml.CSafeLoader)["components"]["schemas"]
-    return found
+from places import published_schemas
 
 
 def properties(schema: Any, everything: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +74,7 @@ DESCRIBED: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("name", "declared"), DESCRIBED, ids=[row[0] for row in DESCRIBED])
 def test_described(name: str, declared: Any) -> None:
     """Every property that the description has, the type has."""
-    everything = schemas()
+    everything = published_schemas()
     wanted = properties(everything[name], everything)
     assert wanted
     assert set() == set(wanted) - set(declared.__struct_fields__)
@@ -110,7 +101,7 @@ NESTED: list[tuple[str, tuple[str, ...], Any]] = [
 @pytest.mark.parametrize(("name", "path", "declared"), NESTED, ids=[".".join((row[0], *row[1])) for row in NESTED])
 def test_nested(name: str, path: tuple[str, ...], declared: Any) -> None:
     """The same for objects that the description writes in place."""
-    everything = schemas()
+    everything = published_schemas()
     found = properties(everything[name], everything)[path[0]]
     for step in path[1:]:
         found = found[step]
