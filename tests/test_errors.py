@@ -31,6 +31,7 @@ TREE = {
     "LengthFinishError": ("ParseError", "service"),
     "ContentFilterFinishError": ("ParseError", "service"),
     "RefusalError": ("ParseError", "service"),
+    "ToolError": ("GptError", "caller"),
     "TransportError": ("GptError", "network"),
     "ConnectError": ("TransportError", "network"),
     "TLSError": ("TransportError", "network"),
@@ -57,6 +58,7 @@ SAMPLES: list[GptError] = [
     errors.ContextLengthError("m", 400, requested=5, limit=3),
     errors.StreamTruncatedError("m", partial=gpt.ChatCompletion(id="x")),
     errors.LengthFinishError("m", completion=gpt.ChatCompletion(id="x"), text="{", partial_value={}, usage=gpt.Usage(1)),
+    errors.ToolError("m", gpt.ToolCall(gpt.FunctionCall("{}", "f"), "a")),
     errors.RequestTimeoutError("m", phase="read", sent=True),
 ]
 
