@@ -140,6 +140,7 @@ def test_raising_by_choice(run: Runner) -> None:
     with pytest.raises(ToolError, match="the tool fails failed: RuntimeError: no 1") as caught:
         run(Scripted(calling(("fails", '{"x": 1}', "a"))), tools=[fails], on_error="raise")
     assert "a" == caught.value.call.id
+    assert [UserMessage("go")] == caught.value.conversation
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 

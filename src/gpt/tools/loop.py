@@ -196,7 +196,11 @@ def looping(
             ended = "budget"
         elif out_of_time():
             ended = "deadline"
-        results = yield from _done(calls, toolbox, messages, turn, at_once, ended)
+        try:
+            results = yield from _done(calls, toolbox, messages, turn, at_once, ended)
+        except GptError as error:
+            error.conversation = messages[:-1]  # without the calls, which have no results
+            raise
         pending = tuple(call for call in calls if call.id not in results)
         for call in calls:
             if call.id in results:
