@@ -21,7 +21,10 @@ from gpt import (
     SystemMessage,
     Timeout,
     ToolCall,
+    ToolRun,
     UserMessage,
+    parts,
+    tool,
 )
 
 client = Gpt(server_url="http://h/v1", model="m", timeout=Timeout(connect=1), max_retries=2)
@@ -84,7 +87,23 @@ for call in answer.message.tool_calls or ():
         assert_type(call.function.arguments, str)
 
 
+def double(x: int) -> int:
+    return 2 * x
+
+
+@tool(name="half", strict=True)
+async def half(x: int) -> float:
+    return x / 2
+
+
+tools_run = client.chat.run_tools("hi", tools=[double, half, {"type": "function"}], max_turns=3, temperature=0)
+assert_type(tools_run, ToolRun)
+assert_type(tools_run.text, str)
+client.chat.run_tools([UserMessage([parts.image("a.png")])], tools=[])
+
+
 async def on_asyncio() -> None:
+    assert_type(await AsyncGpt().chat.run_tools("hi", tools=[double]), ToolRun)
     async with AsyncGpt(backend=Local()) as other:
         assert_type(await other.chat.complete("hi"), ChatCompletion)
         assert_type(await other.chat.parse("hi", into=City), Parsed[City])
