@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["audio", "file", "image"]
 
 MAX_BYTES = 50_000_000
-"""Bytes that a part may have. The hosted service takes 50 MB a request, says its guide to file inputs; many take less."""
+"""Bytes that a part may have. What a server takes is its own matter; this only keeps a mistake from being sent."""
 
 _IMAGES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
 
