@@ -5,6 +5,8 @@ OPENAI_BASE_URL=http://127.0.0.1:8080/v1 python examples/tools.py
 
 from __future__ import annotations
 
+import json
+
 from gpt import AnswerStep, Gpt, ResultStep, ToolCall, ToolContext, tool
 
 STOCK = {"apple": 3, "pear": 0}
@@ -28,7 +30,7 @@ async def order_fruit(fruit: str, count: int = 1) -> str:
 
 def approve(call: ToolCall, _: ToolContext) -> bool | str:
     """Orders are for small numbers only."""
-    if call.function.name == "order" and '"count":9' in call.function.arguments.replace(" ", ""):
+    if call.function.name == "order" and json.loads(call.function.arguments).get("count", 1) > 5:
         return "that is too many; order fewer"
     return True
 

@@ -90,6 +90,7 @@ def test_files(tmp_path: Path) -> None:
     ("make", "why"),
     [
         (lambda: parts.image(b"BM\0\0"), "image: the data is of an unknown kind; PNG, JPEG, GIF and WebP are taken"),
+        (lambda: parts.image("data:text/plain;base64,aGk="), "image: data:text/plain;base64,aGk= is of an unknown kind"),
         (lambda: parts.image(b""), "image: the data is empty"),
         (lambda: parts.image("/nowhere/a.png"), "image: cannot read '/nowhere/a.png'"),
         (lambda: parts.image("a\0b"), "image: cannot read"),

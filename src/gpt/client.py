@@ -568,15 +568,15 @@ class Chat:
         other settings), or tools as they go out, whose calls end the run and are handed over. The calls of an answer run at
         once, at most `parallel` (8), one by one with `parallel_tool_calls=False`. What a tool raises, or cannot be given, is
         told to the model, or raised as ToolError with `on_error="raise"`. The run stops after `max_turns` (20) answers, once
-        they have taken `max_total_tokens`, or at `deadline`, in seconds for the whole run; `ended` tells which. A tool that
-        takes `tool_timeout` seconds counts as failed; a blocking one goes on in its thread. `approve(call, context)` is asked
-        before each call; `on_step` is told of each answer and result. Raises as `complete` does; the error's `conversation` is
-        what had been said.
+        they have taken `max_total_tokens`, or at `deadline`, in seconds for the whole run; `ended` tells which. A deadline that
+        passes while the model answers is a RequestTimeoutError. A tool that takes `tool_timeout` seconds counts as failed; a
+        blocking one goes on in its thread. `approve(call, context)` is asked before each call that can be done; `on_step` is
+        told of each answer and result. Raises as `complete` does; the error's `conversation` is what had been said.
         """
         from gpt.flows import drive
-        from gpt.tools.run import Run, do_calls
+        from gpt.tools.run import Run, do_calls, taken
 
-        settings = _run_settings(params)
+        settings = taken(params)  # type: ignore[arg-type]
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         run = Run(request, options, _profile_of(self._backend), settings)
 
@@ -592,16 +592,6 @@ class Chat:
     ) -> operations.CreateChatCompletionResponse:
         """The seed's call: a request object in, the answer in an envelope out. Raises as `complete` does."""
         return _envelope(self.complete(_whole_request(request), **options))
-
-
-_RUN = ("tools", "max_turns", "max_total_tokens", "parallel", "tool_timeout", "on_error", "approve", "on_step")
-
-
-def _run_settings(params: Any) -> dict[str, Any]:
-    """The keywords that are the run's; takes them out of `params`. Raises TypeError without `tools`."""
-    if "tools" not in params:
-        raise TypeError("run_tools: missing tools=, the functions that the model may call")
-    return {name: params.pop(name) for name in _RUN if name in params}
 
 
 def _profile_of(backend: object) -> Profile:
@@ -852,9 +842,9 @@ class AsyncChat:
     async def run_tools(self, messages: Prompt, **params: Unpack[RunParams]) -> ToolRun:
         """The conversation with the model's calls of `tools` done; see `Chat.run_tools`. Cancelling it cancels async tools."""
         from gpt.flows import adrive
-        from gpt.tools.run import Run, ado_calls
+        from gpt.tools.run import Run, ado_calls, taken
 
-        settings = _run_settings(params)
+        settings = taken(params)  # type: ignore[arg-type]
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         run = Run(request, options, _profile_of(self._backend), settings)
 

@@ -98,7 +98,6 @@ class GptError(Exception):
         """What was tried, oldest first; empty when nothing was sent."""
         self.partial: ChatCompletion | None = None
         """The completion as far as it had come, where a stream was broken off; else None."""
-
         self.conversation: list[Any] | None = None
         """The messages of a run of tools up to where it failed, ready to be sent again; else None."""
 

@@ -24,6 +24,7 @@ MAX_BYTES = 50_000_000
 """Bytes that a part may have. What a server takes is its own matter; this only keeps a mistake from being sent."""
 
 _IMAGES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+_IMAGE_URLS = ("data:image/png", "data:image/jpeg", "data:image/jpg", "data:image/gif", "data:image/webp")
 
 Source = Any
 """A path (text or os.PathLike), bytes (bytes, bytearray, memoryview) or a binary file; each function tells what more."""
@@ -38,6 +39,8 @@ def image(source: Source, *, detail: ImageDetail | Unset = UNSET, max_bytes: int
     """
     if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
         if source.startswith("data:"):
+            if not source.startswith(_IMAGE_URLS):
+                raise _unknown("image", source[:40], "PNG, JPEG, GIF and WebP", "a data: URL says its kind, as data:image/png")
             _bounded(len(source) * 3 // 4, max_bytes, "image", "the data: URL")
         return ImageContentPart(ImageURL(source, detail))
     if hasattr(source, "save") and hasattr(source, "mode"):

@@ -102,6 +102,20 @@ def test_garbage(text: str, why: str) -> None:
         tool(weather).bound(text, CONTEXT, STRICT)
 
 
+@dataclass
+class Nowhere:
+    why: str
+
+
+def test_whatever_an_answer_may_be() -> None:
+    """A parameter may be what only pydantic has a schema for, under a name that pydantic's models keep for themselves."""
+
+    def go(copy: Place | Nowhere, model_x: int = 1) -> None: ...
+
+    go.__annotations__ = {"copy": Place | Nowhere, "model_x": int}
+    assert {"copy": Nowhere("shut")} == tool(go).bound('{"copy": {"why": "shut"}}', CONTEXT, STRICT)
+
+
 def test_custom() -> None:
     """A custom tool takes its text as it is."""
 
@@ -119,7 +133,7 @@ def test_custom() -> None:
 def every(*parts: int) -> None: ...
 
 
-def unreadable(part: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def unreadable(part: Nothing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
 
 @pytest.mark.parametrize(
@@ -141,10 +155,13 @@ def test_refused(make: Callable[[], object], why: str) -> None:
 def test_a_type_without_a_schema() -> None:
     """A parameter of a type that JSON cannot say is refused when the tool is sent."""
 
-    def hold(what: complex) -> None: ...
+    class Odd:
+        pass
 
-    hold.__annotations__ = {"what": complex}
-    with pytest.raises(InvalidRequestError, match="hold: its parameters"):
+    def hold(what: Odd) -> None: ...
+
+    hold.__annotations__ = {"what": Odd}
+    with pytest.raises(InvalidRequestError, match="tools: hold has no JSON Schema"):
         tool(hold).definition(STRICT)
 
 

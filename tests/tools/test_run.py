@@ -152,7 +152,7 @@ def test_an_error_of_the_model_keeps_the_conversation(run: Runner) -> None:
 
 
 def test_a_tool_that_hangs(run: Runner) -> None:
-    """A tool that takes too long is told to have failed, and nobody waits for it; the others' results are there."""
+    """A tool that takes too long is told to have failed, and nobody waits for it."""
     let_go = threading.Event()
 
     def hangs() -> str:
@@ -160,10 +160,20 @@ def test_a_tool_that_hangs(run: Runner) -> None:
         let_go.wait(60)
         return "late"
 
-    backend = Scripted(calling(("hangs", "{}", "a"), ("double", '{"x": 2}', "b")), "on")
-    done = run(backend, tools=[hangs, double], tool_timeout=0.05)
+    done = run(Scripted(calling(("hangs", "{}", "a")), "on"), tools=[hangs], tool_timeout=0.05)
     let_go.set()
-    assert {"a": "Error: TimeoutError: no result within 0.05 s", "b": "4"} == results(done)
+    assert {"a": "Error: TimeoutError: no result within 0.05 s"} == results(done)
+
+
+def test_a_timeout_of_the_tools_own(run: Runner) -> None:
+    """A TimeoutError that a tool raises is the tool's, whatever its text."""
+
+    async def late() -> None:
+        """Late."""
+        raise TimeoutError
+
+    done = run(Scripted(calling(("late", "{}", "a")), "on"), tools=[late], tool_timeout=60)
+    assert {"a": "Error: TimeoutError: "} == results(done)
 
 
 def test_the_deadline(run: Runner) -> None:
@@ -218,36 +228,40 @@ def test_approval(run: Runner, verdict: bool | str, told: str, awaited: bool) ->
 
         return soon()
 
-    done = run(Scripted(calling(("double", '{"x": 2}', "a")), "on"), tools=[double], approve=approve)
-    assert {"a": told} == results(done)
-    assert [("double", 2)] == asked
+    answer = calling(("double", '{"x": 2}', "a"), ("double", '{"x": "two"}', "b"))
+    done = run(Scripted(answer, "on"), tools=[double], approve=approve)
+    assert told == results(done)["a"]
+    assert [("double", 2)] == asked, "what cannot be done is not asked about"
 
 
 def test_in_parallel_and_not(run: Runner) -> None:
     """Calls run at once up to a limit; one by one where the request says so."""
-    now, most = 0, 0
-    lock = threading.Lock()
     gate = threading.Barrier(2)
+    begun: list[int] = []
+    next_begun = threading.Event()
+    patience = 0.1
 
     def meet() -> str:
         """Waits for another."""
         gate.wait(60)
         return "met"
 
-    def counted() -> None:
-        """Counts."""
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        with lock:
-            now -= 1
+    def alone() -> bool:
+        """Tells whether another began before this one ended."""
+        begun.append(1)
+        if len(begun) > 1:
+            next_begun.set()
+            return True
+        return not next_begun.wait(patience)
 
     both = calling(("meet", "{}", "a"), ("meet", "{}", "b"))
     assert {"a": "met", "b": "met"} == results(run(Scripted(both, "on"), tools=[meet], parallel=2))
-    many = calling(*(("counted", "{}", str(place)) for place in range(6)))
-    run(Scripted(many, "on"), tools=[counted], parallel_tool_calls=False)
-    assert 1 == most
+    two = calling(("alone", "{}", "a"), ("alone", "{}", "b"))
+    assert {"a": "true", "b": "true"} == results(run(Scripted(two, "on"), tools=[alone], parallel_tool_calls=False))
+    begun.clear()
+    next_begun.clear()
+    patience = 60
+    assert {"a": "false", "b": "true"} == results(run(Scripted(two, "on"), tools=[alone]))
 
 
 def test_what_tools_give(run: Runner) -> None:
@@ -293,6 +307,15 @@ def test_tools_that_are_no_functions(run: Runner) -> None:
     assert {"c": "PRINT(1)"} == results(ran)
 
 
+def test_tools_of_a_request() -> None:
+    """A request that has tools of its own keeps them."""
+    raw = {"type": "function", "function": {"name": "raw"}}
+    backend = Scripted(calling(("raw", "{}", "a")))
+    done = Gpt(backend=backend).chat.run_tools({"messages": [UserMessage("go")], "tools": [raw]}, tools=[double])
+    assert ("handed_over", ["a"]) == (done.ended, [call.id for call in done.pending])
+    assert ["raw", "double"] == [one["function"]["name"] for one in backend.asked[0].to_dict()["tools"]]
+
+
 def test_ids(run: Runner) -> None:
     """Calls without an id, or with one id for all, get one each, so that each result finds its call."""
     answer = calling(("double", '{"x": 1}', ""), ("double", '{"x": 2}', "same"), ("double", '{"x": 3}', "same"))
@@ -311,6 +334,8 @@ def test_ids(run: Runner) -> None:
         ({"tools": [double], "tool_timeout": 0}, "tool_timeout"),
         ({"tools": [double, double]}, r"tools\[1\]: there is already a tool named 'double'"),
         ({"tools": ["double"]}, r"tools\[0\]: expected a function or a tool, got str"),
+        ({"tools": 5}, "tools: expected a list of functions, got int"),
+        ({"tools": [double], "functions": [{"name": "f"}]}, "functions: a run does tool calls"),
         ({"tools": [double], "n": 2}, "n: a run follows one answer"),
         ({"tools": [double], "approve": lambda call, context: None}, "approve: expected True, False or a text"),
     ],
@@ -325,6 +350,17 @@ def test_without_tools(run: Runner) -> None:
     """A run without tools= is a mistake of the program."""
     with pytest.raises(TypeError, match="missing tools="):
         run(Scripted("on"))
+
+
+def test_leaving_the_program() -> None:
+    """What is no failure, such as SystemExit, is not told to the model but goes on its way."""
+
+    def leaves() -> None:
+        """Leaves."""
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        run_blocking(Scripted(calling(("leaves", "{}", "a")), "on"), tools=[leaves])
 
 
 def test_cancelling_stops_async_tools() -> None:

@@ -54,22 +54,26 @@ def shape(into: Any, dialect: Dialect) -> Shape:
 def _shape(into: Any, dialect: Dialect) -> Shape:
     bare = typing.get_args(into)[0] if typing.get_origin(into) is Annotated else into
     name = _name(getattr(bare, "__name__", "value"))
-    if _mentions_pydantic(into, set()):
-        schema, convert = _by_pydantic(into)
-    else:
-        try:
-            schema, convert = _by_msgspec(into)
-        except NameError as error:
-            raise InvalidRequestError(
-                f"into: an annotation of {name} cannot be read: {error}; define what it names at the top of the module",
-                param="into",
-            ) from error
-        except (TypeError, KeyError) as error:  # KeyError: msgspec's, where two classes have one name
-            try:
-                schema, convert = _by_pydantic(into)
-            except Exception:  # noqa: BLE001 - pydantic has many; what msgspec said names the type
-                raise InvalidRequestError(f"into: {into!r} has no JSON Schema: {error}", param="into") from error
+    schema, convert = _generated(into, getattr(bare, "__name__", repr(into)), "into")
     return Shape(name, compile_schema(schema, dialect, name, checked=False), convert)
+
+
+def _generated(into: Any, name: str, param: str) -> tuple[Schema, Callable[[Any], Any]]:
+    """The schema of a type, and the way from plain values to it. Raises InvalidRequestError."""
+    if _mentions_pydantic(into, set()):
+        return _by_pydantic(into)
+    try:
+        return _by_msgspec(into)
+    except NameError as error:
+        raise InvalidRequestError(
+            f"{param}: an annotation of {name} cannot be read: {error}; define what it names at the top of the module",
+            param=param,
+        ) from error
+    except (TypeError, KeyError) as error:  # KeyError: msgspec's, where two classes have one name
+        try:
+            return _by_pydantic(into)
+        except Exception:  # noqa: BLE001 - pydantic has many; what msgspec said names the type
+            raise InvalidRequestError(f"{param}: {name} has no JSON Schema: {error}", param=param) from error
 
 
 def arguments(name: str, hints: dict[str, Any], required: set[str], told: Mapping[str, str], dialect: Dialect) -> Shape:
@@ -78,13 +82,7 @@ def arguments(name: str, hints: dict[str, Any], required: set[str], told: Mappin
     Raises InvalidRequestError for a parameter whose type has no schema.
     """
     fields = {one: hint if one in required else typing.NotRequired[hint] for one, hint in hints.items()}
-    try:
-        if any(_mentions_pydantic(hint, set()) for hint in hints.values()):
-            schema, convert = _by_pydantic_fields(name, hints, required)
-        else:
-            schema, convert = _by_msgspec(typing.TypedDict(name, fields))  # type: ignore[operator]
-    except (TypeError, KeyError, NameError) as error:
-        raise InvalidRequestError(f"tools: {name}: its parameters have no JSON Schema: {error}", param="tools") from error
+    schema, convert = _generated(_typed_dict()(name, fields), name, "tools")
     definitions = schema.pop("$defs", {})
     root = definitions.pop(target(schema)) if "$ref" in schema else schema
     root = {key: value for key, value in root.items() if key != "title"} | {"additionalProperties": False}
@@ -126,20 +124,13 @@ def _by_pydantic(into: Any) -> tuple[Schema, Callable[[Any], Any]]:
     return adapter.json_schema(), lambda value: adapter.validate_json(msgspec.json.encode(value))
 
 
-def _by_pydantic_fields(name: str, hints: dict[str, Any], required: set[str]) -> tuple[Schema, Callable[[Any], Any]]:
-    import pydantic
-
-    fields: dict[str, Any] = {one: (hint, ... if one in required else None) for one, hint in hints.items()}
-    made = pydantic.create_model(name, **fields)
-    schema = made.model_json_schema()
-    for one in hints.keys() - required:
-        schema["properties"][one].pop("default", None)
-
-    def convert(value: Any) -> Any:
-        found = made.model_validate_json(msgspec.json.encode(value))
-        return {one: getattr(found, one) for one in found.model_fields_set}
-
-    return schema, convert
+def _typed_dict() -> Any:
+    """What makes a TypedDict. Before Python 3.12 pydantic takes only those of typing_extensions, which it brings along."""
+    try:
+        from typing_extensions import TypedDict
+    except ImportError:
+        from typing import TypedDict
+    return TypedDict
 
 
 def _mentions_pydantic(into: Any, seen: set[int]) -> bool:

@@ -77,6 +77,7 @@ class PythonTool:
         self.custom = custom
         self.format = format
         self._parameters = self._read_signature()
+        self._shapes: dict[str, Shape] = {}
         if custom and len(self._parameters) != 1:
             raise InvalidRequestError(
                 f"tools: {self.name}: a custom tool takes one text, this one {len(self._parameters)} parameters", param="tools"
@@ -115,8 +116,13 @@ class PythonTool:
 
     def shape(self, dialect: Dialect) -> Shape:
         """The parameters as a schema; in strict form where `strict` is given, else as the types say it."""
-        required = {name for name, parameter in self._parameters.items() if parameter.default is parameter.empty}
-        return arguments(self.name, self._hints, required, self._of_parameters, dialect if self.strict else PLAIN)
+        dialect = dialect if self.strict else PLAIN
+        made = self._shapes.get(dialect.name)
+        if made is None:
+            required = {name for name, parameter in self._parameters.items() if parameter.default is parameter.empty}
+            made = arguments(self.name, self._hints, required, self._of_parameters, dialect)
+            self._shapes[dialect.name] = made
+        return made
 
     def definition(self, dialect: Dialect) -> FunctionTool | CustomTool:
         """The tool as it goes out. Raises InvalidRequestError for a type without a schema."""
@@ -178,7 +184,7 @@ _NUMPY_ENTRY = re.compile(r"^\*{0,2}(\w+)\s*(?::.*)?$")
 def described(docstring: str) -> tuple[str, dict[str, str]]:
     """What a docstring says of the function, and of each of its parameters, in the styles of Google, NumPy and Sphinx.
 
-    Sections of other things (Returns, Raises) are left out: the model does not need them to call.
+    Sections on what it gives back and raises are left out: the model does not need them to call.
     """
     lines = docstring.splitlines()
     parameters: dict[str, str] = {}
@@ -190,7 +196,7 @@ def described(docstring: str) -> tuple[str, dict[str, str]]:
         under = lines[place + 1].strip() if place + 1 < len(lines) else ""
         heading = _SECTION.match(bare) is not None or (bare == "Parameters" and bool(re.fullmatch("-{3,}", under)))
         ruled = bool(bare) and bool(re.fullmatch("-{3,}", under))
-        if heading or ruled or re.fullmatch(r"(Returns?|Raises|Yields?|Examples?|Notes?)\s*:", bare):
+        if heading or ruled or re.fullmatch(r"(Returns?|Raises|Yields?)\s*:", bare):
             section, entry = ("parameters" if heading else "other"), ""
             style, indent = ("numpy" if ruled else "google"), len(line) - len(line.lstrip())
             continue

@@ -171,6 +171,8 @@ def looping(
         raise InvalidRequestError("n: a run follows one answer, so n is 1", param="n")
     step: Callable[[ToolStep], object] = on_step or (lambda _: None)
     messages = history(request.messages)
+    if request.functions:
+        raise InvalidRequestError("functions: a run does tool calls; give the functions as tools=", param="functions")
     if toolbox.definitions:
         request = msgspec.structs.replace(request, tools=toolbox.definitions)
     completions: list[ChatCompletion] = []
@@ -226,7 +228,7 @@ def _done(
     results: dict[str, ToolResult] = {}
     doable: list[tuple[AnyCall, PythonTool]] = []
     for call in calls:
-        name = call.custom.name if isinstance(call, CustomToolCall) else call.function.name
+        name, _ = name_and_text(call)
         function = toolbox.functions.get(name)
         if ended is not None and (function is not None or name not in toolbox.names):
             why = "tokens" if ended == "budget" else "time"
@@ -253,6 +255,13 @@ def identified(message: ResponseMessage, turn: int) -> ResponseMessage:
         seen.add(call.id)
         calls.append(call)
     return msgspec.structs.replace(message, tool_calls=calls) if calls else message
+
+
+def name_and_text(call: AnyCall) -> tuple[str, str]:
+    """The tool that a call names, and the text that it is given."""
+    if isinstance(call, CustomToolCall):
+        return call.custom.name, call.custom.input
+    return call.function.name, call.function.arguments
 
 
 def context_of(call: AnyCall, work: Calls) -> ToolContext:

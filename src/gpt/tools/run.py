@@ -11,7 +11,7 @@ import inspect
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal, Required, TypedDict
 
 import msgspec
@@ -22,8 +22,8 @@ from gpt.protocol.profiles import Profile
 from gpt.protocol.wire import Seconds
 from gpt.structured.dialects import Dialect
 from gpt.tools.functions import AnyTool, EndRun, PythonTool, ToolContext
-from gpt.tools.loop import AnyCall, Calls, Toolbox, ToolFlow, ToolResult, ToolStep, context_of, looping
-from gpt.types import ChatRequest, ContentPart, CustomToolCall
+from gpt.tools.loop import AnyCall, Calls, Toolbox, ToolFlow, ToolResult, ToolStep, context_of, looping, name_and_text
+from gpt.types import ChatRequest, ContentPart
 
 Approve = Callable[[AnyCall, ToolContext], "bool | str | Awaitable[bool | str]"]
 """Asked before a call is done: True does it; False, or a text that tells the model why not, does not."""
@@ -54,10 +54,25 @@ class Running(msgspec.Struct, frozen=True):
             limits.append(max(0.0, self.ends_at - time.perf_counter()))
         return min(limits, default=None)
 
+    def bound(self, place: int, work: Calls) -> dict[str, Any] | ToolResult:
+        """The arguments of a call's function; the call's result where they cannot be made."""
+        call, tool = work.calls[place]
+        try:
+            return tool.bound(name_and_text(call)[1], context_of(call, work), self.dialect)
+        except Exception as error:  # noqa: BLE001 - told to the model
+            return self.failed(call, error)
+
+    def verdict(self, place: int, work: Calls) -> Any:
+        """What the hook says of a call, which may have to be awaited; asked only of a call that can be done."""
+        call, _ = work.calls[place]
+        return True if self.approve is None else self.approve(call, context_of(call, work))
+
     def failed(self, call: AnyCall, error: BaseException) -> ToolResult:
-        """The result of a call that failed. Raises ToolError where that is asked for."""
+        """The result of a call that failed. Raises ToolError where that is asked for, and what is no Exception as it is."""
+        if not isinstance(error, Exception):
+            raise error
         if self.on_error == "raise":
-            raise ToolError(f"the tool {_name(call)} failed: {type(error).__name__}: {error}", call) from error
+            raise ToolError(f"the tool {name_and_text(call)[0]} failed: {type(error).__name__}: {error}", call) from error
         return ToolResult(f"Error: {type(error).__name__}: {error}", error)
 
 
@@ -75,13 +90,25 @@ class RunSettings(TypedDict, total=False):
 
 
 _OF_TOOLS = ("tool_timeout", "on_error", "approve")
+_OF_FLOW = ("max_turns", "max_total_tokens", "parallel", "on_step")
+
+
+def taken(params: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of a call that are the run's; takes them out of `params`. Raises TypeError without `tools`."""
+    if "tools" not in params:
+        raise TypeError("run_tools: missing tools=, the functions that the model may call")
+    return {name: params.pop(name) for name in ("tools", *_OF_TOOLS, *_OF_FLOW) if name in params}
 
 
 class Run:
     """One run under way: its flow, how its calls are done, and how long it has left."""
 
     def __init__(self, request: ChatRequest, options: CallOptions, profile: Profile, settings: dict[str, Any]) -> None:
-        toolbox = Toolbox(list(settings.pop("tools", ())), profile)
+        tools = settings.pop("tools")
+        if isinstance(tools, (str, Mapping)) or not isinstance(tools, Iterable):
+            raise InvalidRequestError(f"tools: expected a list of functions, got {type(tools).__name__}", param="tools")
+        # A request that came as an object may have tools of its own.
+        toolbox = Toolbox([*(request.tools or ()), *tools], profile)
         ends_at = None if options.deadline is None else time.perf_counter() + options.deadline
         given = {name: settings.pop(name) for name in _OF_TOOLS if name in settings}
         self.running = Running(toolbox.dialect, ends_at=ends_at, **given)
@@ -100,14 +127,6 @@ class Run:
             return self._options
         # Never 0: a turn that begins has seen that there is time left.
         return msgspec.structs.replace(self._options, deadline=max(ends_at - time.perf_counter(), 0.001))
-
-
-def _name(call: AnyCall) -> str:
-    return call.custom.name if isinstance(call, CustomToolCall) else call.function.name
-
-
-def _text(call: AnyCall) -> str:
-    return call.custom.input if isinstance(call, CustomToolCall) else call.function.arguments
 
 
 def _refused(verdict: object) -> ToolResult | None:
@@ -148,6 +167,15 @@ def _result(value: object) -> ToolResult:
     return ToolResult(content_of(value.content if isinstance(value, EndRun) else value), ends=ends)
 
 
+def _in_thread(tool: PythonTool, work: Callable[[], None]) -> None:
+    """Begin the work of a tool in a thread, under the caller's context variables.
+
+    A thread of its own, and no executor's: one that hangs must not keep the process from ending.
+    """
+    context = contextvars.copy_context()
+    threading.Thread(target=lambda: context.run(work), daemon=True, name=f"gpt-tool-{tool.name}").start()
+
+
 def _timed_out(seconds: Seconds) -> TimeoutError:
     return TimeoutError(f"no result within {seconds:g} s")
 
@@ -160,27 +188,29 @@ def _timed_out(seconds: Seconds) -> TimeoutError:
 def do_calls(work: Calls, running: Running) -> list[ToolResult]:
     """The results of calls, in their order. A tool that takes too long goes on in its thread, and nobody waits for it."""
     results: dict[int, ToolResult] = {}
-    waiting: list[int] = []
-    for place, (call, _) in enumerate(work.calls):
-        verdict: Any = running.approve(call, context_of(call, work)) if running.approve else True
-        if inspect.isawaitable(verdict):
-            verdict = asyncio.run(_awaited(verdict))
-        refused = _refused(verdict)
-        if refused is None:
-            waiting.append(place)
-        else:
-            results[place] = refused
+    waiting: dict[int, dict[str, Any]] = {}
+    for place in range(len(work.calls)):
+        given = running.bound(place, work)
+        if not isinstance(given, ToolResult):
+            verdict = running.verdict(place, work)
+            refused = _refused(asyncio.run(_awaited(verdict)) if inspect.isawaitable(verdict) else verdict)
+            if refused is None:
+                waiting[place] = given
+                continue
+            given = refused
+        results[place] = given
     outcomes: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
     due: dict[int, tuple[Seconds, Seconds]] = {}
     under_way: set[int] = set()
     while waiting or under_way:
         while waiting and len(under_way) < work.at_once:
-            place = waiting.pop(0)
+            place = next(iter(waiting))
+            given = waiting.pop(place)
             left = running.left()
             if left is not None:
                 due[place] = (time.perf_counter() + left, left)
             under_way.add(place)
-            _begin(place, work, running, outcomes)
+            _begin(place, work.calls[place][1], given, outcomes)
         ends = min((due[place][0] for place in under_way if place in due), default=None)
         try:
             place, value, error = outcomes.get(timeout=None if ends is None else max(0.0, ends - time.perf_counter()))
@@ -199,21 +229,19 @@ async def _awaited(value: Awaitable[Any]) -> Any:
     return await value
 
 
-def _begin(place: int, work: Calls, running: Running, outcomes: queue.SimpleQueue[Any]) -> None:
-    """Do one call in a thread of its own, under the caller's context variables."""
-    call, tool = work.calls[place]
+def _begin(place: int, tool: PythonTool, given: dict[str, Any], outcomes: queue.SimpleQueue[Any]) -> None:
+    """Do one call in a thread of its own."""
 
     def do() -> None:
         try:
-            value = tool.function(**tool.bound(_text(call), context_of(call, work), running.dialect))
+            value = tool.function(**given)
             if inspect.isawaitable(value):
                 value = asyncio.run(_awaited(value))
             outcomes.put((place, _result(value), None))
         except BaseException as error:  # noqa: BLE001 - told to the model, or raised where the results are waited for
             outcomes.put((place, None, error))
 
-    context = contextvars.copy_context()
-    threading.Thread(target=lambda: context.run(do), daemon=True, name=f"gpt-tool-{tool.name}").start()
+    _in_thread(tool, do)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -223,37 +251,45 @@ def _begin(place: int, work: Calls, running: Running, outcomes: queue.SimpleQueu
 
 async def ado_calls(work: Calls, running: Running) -> list[ToolResult]:
     """`do_calls` on asyncio: async tools are tasks, which cancelling the run cancels; others run in threads."""
-    results: list[ToolResult | None] = []
-    for call, _ in work.calls:
-        verdict: Any = running.approve(call, context_of(call, work)) if running.approve else True
-        results.append(_refused(await verdict if inspect.isawaitable(verdict) else verdict))
+    results: dict[int, ToolResult] = {}
+    approved: dict[int, dict[str, Any]] = {}
+    for place in range(len(work.calls)):
+        given = running.bound(place, work)
+        if not isinstance(given, ToolResult):
+            verdict = running.verdict(place, work)
+            refused = _refused(await verdict if inspect.isawaitable(verdict) else verdict)
+            if refused is None:
+                approved[place] = given
+                continue
+            given = refused
+        results[place] = given
     places = asyncio.Semaphore(work.at_once)
 
-    async def one(call: AnyCall, tool: PythonTool) -> ToolResult:
+    async def one(place: int, given: dict[str, Any]) -> None:
+        call, tool = work.calls[place]
         async with places:
             left = running.left()
+            clock = asyncio.timeout(left)
             try:
-                async with asyncio.timeout(left):
-                    return _result(await _acall(call, tool, work, running))
-            except TimeoutError as error:
-                return running.failed(call, error if left is None or str(error) else _timed_out(left))
+                async with clock:
+                    results[place] = _result(await _acall(tool, given))
             except Exception as error:  # noqa: BLE001 - told to the model
-                return running.failed(call, error)
+                late = left is not None and clock.expired()
+                results[place] = running.failed(call, _timed_out(left or 0.0) if late else error)
 
-    tasks = [asyncio.ensure_future(one(*work.calls[place])) if result is None else None for place, result in enumerate(results)]
-    started = [task for task in tasks if task is not None]
+    tasks = [asyncio.ensure_future(one(place, given)) for place, given in approved.items()]
     try:
-        await asyncio.gather(*started)
+        await asyncio.gather(*tasks)
     except BaseException:
-        for task in started:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*started, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         raise
-    return [task.result() if task is not None else result for task, result in zip(tasks, results, strict=True)]  # type: ignore[misc]
+    return [results[place] for place in range(len(work.calls))]
 
 
-async def _acall(call: AnyCall, tool: PythonTool, work: Calls, running: Running) -> Any:
-    given = tool.bound(_text(call), context_of(call, work), running.dialect)
+async def _acall(tool: PythonTool, given: dict[str, Any]) -> Any:
+    """What an async tool gives, as a part of this task; a blocking one in a thread."""
     if inspect.iscoroutinefunction(tool.function) or inspect.iscoroutinefunction(getattr(tool.function, "__call__", None)):  # noqa: B004
         return await tool.function(**given)
     loop = asyncio.get_running_loop()
@@ -272,9 +308,7 @@ async def _acall(call: AnyCall, tool: PythonTool, work: Calls, running: Running)
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, value, problem)
 
-    # A thread of its own, and no executor's: one that hangs must not keep the process from ending.
-    context = contextvars.copy_context()
-    threading.Thread(target=lambda: context.run(do), daemon=True, name=f"gpt-tool-{tool.name}").start()
+    _in_thread(tool, do)
     value, problem = await outcome
     if problem is not None:
         raise problem
