@@ -45,7 +45,8 @@ def seen(made: ChatCompletion, stated: dict[str, Any]) -> dict[str, Any]:
         "calls": [[call.id, call.function.name, call.function.arguments] for call in calls],
         "custom": [[call.id, call.custom.name, call.custom.input] for call in custom],
         "function": message.function_call and [message.function_call.name, message.function_call.arguments],
-        "reasoning": message.reasoning_content or message.reasoning,
+        "reasoning": message.reasoning,
+        "details": message.reasoning_details,
         "refusal": message.refusal,
         "audio": message.audio and [message.audio.data, message.audio.transcript],
         "usage": made.usage and made.usage.total_tokens,
@@ -105,16 +106,30 @@ def assistant() -> Any:
     return jsonschema.Draft202012Validator(schema | {"components": {"schemas": published_schemas()}})
 
 
+THINKING = ("reasoning_content", "reasoning", "reasoning_details")
+
+
+@pytest.mark.parametrize("tags", [None, ("<think>", "</think>")], ids=["fields", "tags"])
+@pytest.mark.parametrize("echoes", ["never", "tools", "always"])
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
-def test_sent_again(path: Path, assistant: Any) -> None:
-    """Any answer of any dialect can be sent again: what goes out of it is a message by the published description."""
+def test_sent_again(path: Path, echoes: Any, tags: Any, assistant: Any) -> None:
+    """Any answer of any dialect can be sent again, by any rule about its thinking: as a message by the published description,
+    with the thinking as the rule says and under the names that it came under.
+    """
     decoder = ChunkDecoder(HEADERS, REQUEST)
     answer = fold([*decoder.feed(path.read_bytes()), *decoder.end()])
     for choice in answer.choices:
-        sent = json.loads(encode_request(ChatRequest(model="m", messages=[UserMessage("a"), choice.message])))["messages"][1]
+        message = choice.message
+        request = ChatRequest(model="m", messages=[UserMessage("a"), message])
+        sent = json.loads(encode_request(request, echoes=echoes, tags=tags))["messages"][1]
         assert [] == [error.message for error in assistant.iter_errors(sent)]
+        echoed = echoes == "always" or (echoes == "tools" and bool(message.tool_calls or message.function_call))
+        whole = message.to_dict()
+        there = {name: whole[name] for name in THINKING if whole.get(name) is not None} if echoed and tags is None else {}
+        assert there == {name: sent.pop(name) for name in THINKING if name in sent}
+        assert (echoed and tags is not None and message.reasoning is not None) == str(sent.get("content")).startswith("<think>")
         assert sent.keys() <= {"role", "content", "refusal", "tool_calls", "function_call", "audio"}
         assert sent.get("content") is not None or sent.keys() - {"role", "content"}
         results = [ToolMessage("done", call["id"]) for call in sent.get("tool_calls", ())]
         assert all(result.tool_call_id for result in results)
-        encode_request(ChatRequest(model="m", messages=[UserMessage("a"), choice.message, *results]))
+        encode_request(ChatRequest(model="m", messages=[UserMessage("a"), message, *results]), echoes=echoes, tags=tags)

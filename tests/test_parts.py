@@ -128,3 +128,4 @@ def test_sound_of_an_answer() -> None:
     assert b"hello" == ResponseAudio("a", data="aGVsbG8=").bytes
     with pytest.raises(ValueError, match="base64"):
         _ = ResponseAudio("a", data="aGVsbG8").bytes
+    assert b"hello" == ResponseAudio("a", data="aGU=bGxv").bytes, "pieces with padding of their own"

@@ -176,3 +176,27 @@ def test_unions() -> None:
     assert not isinstance(5, types.Message)  # type: ignore[misc, arg-type]
     assert isinstance("auto", types.ToolChoice)  # type: ignore[misc, arg-type]
     assert not isinstance("auto", types.Tool)  # type: ignore[misc, arg-type]
+
+
+@pytest.mark.parametrize("kind", [types.ResponseMessage, types.Delta])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, None),
+        ({"reasoning_content": "a"}, "a"),
+        ({"reasoning": "a"}, "a"),
+        ({"reasoning_content": "", "reasoning": "a"}, "a"),
+        ({"reasoning_content": "a", "reasoning": "a", "reasoning_details": [{"text": "a"}]}, "a"),
+        ({"reasoning": "", "reasoning_details": [{"text": "a"}, {"data": "x"}, {"summary": "b"}, {"text": None}]}, "ab"),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x", "summary": [1]}]}, None),
+        ({"reasoning_content": "", "reasoning_details": []}, None),
+    ],
+)
+def test_reasoning(kind: Any, fields: dict[str, Any], expected: str | None) -> None:
+    """The thinking is one text under whichever name it came, and what came stays readable and goes out as it came."""
+    made = msgspec.convert(fields, kind)
+    assert expected == made.reasoning
+    assert fields.get("reasoning") == made.raw_reasoning
+    assert {name: value for name, value in fields.items() if value} == {
+        name: value for name, value in made.to_dict().items() if name.startswith("reasoning") and value
+    }

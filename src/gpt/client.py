@@ -412,10 +412,14 @@ class Gpt:
         self._core = core
         self._borrows = borrows
         self.backend = backend
+        if _profile_of(backend).think_tags is not None:
+            from gpt.layers.thinking import Split
+
+            backend = Split(backend)
         if core.on_event is not None:
             from gpt.layers.watch import Watched
 
-            backend = Watched(backend, core.on_event)
+            backend = Watched(backend, core.on_event, self.backend)
         self.chat = Chat(core, backend)
         self.models = Models(core, backend)
 
@@ -706,10 +710,14 @@ class AsyncGpt:
         self._core = core
         self._borrows = borrows
         self.backend = backend
+        if _profile_of(backend).think_tags is not None:
+            from gpt.layers.thinking import AsyncSplit
+
+            backend = AsyncSplit(backend)
         if core.on_event is not None:
             from gpt.layers.watch import AsyncWatched
 
-            backend = AsyncWatched(backend, core.on_event)
+            backend = AsyncWatched(backend, core.on_event, self.backend)
         self.chat = AsyncChat(core, backend)
         self.models = AsyncModels(core, backend)
 

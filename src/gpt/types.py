@@ -9,6 +9,7 @@ Rules that hold for every class here:
   still gives back exactly what arrived.
 - `role` and `type` are ordinary fields with defaults, placed after the content: `UserMessage("hi")`.
 - Enumerations are open: a known value is offered by the editor, any other string passes.
+- One field has another name than on the wire: `raw_reasoning`, since `reasoning` is the thinking under whichever name it came.
 - Field and value names come from the published OpenAPI description of `POST /chat/completions` (document version 2.3.0),
   plus the fields that real servers add; those are marked with the servers that send them.
 """
@@ -359,6 +360,12 @@ class AssistantMessage(Value):
     name: str | Unset = UNSET
     refusal: str | Unset | None = UNSET
     audio: AudioReference | Unset | None = UNSET
+    reasoning_content: str | Unset | None = UNSET
+    """The thinking, for servers that take it back: DeepSeek, Moonshot, vLLM, llama.cpp."""
+    reasoning: str | Unset | None = UNSET
+    """The thinking, for OpenRouter and newer vLLM."""
+    reasoning_details: Sequence[Mapping[str, Any]] | Unset | None = UNSET
+    """The thinking in parts, for OpenRouter and MiniMax."""
 
 
 class ToolMessage(Value):
@@ -632,13 +639,19 @@ class ResponseAudio(Received, frozen=True):
     @property
     def bytes(self) -> bytes:
         """The sound itself, in the format that was asked for. Raises ValueError where `data` is no base64."""
-        import base64
-        import binascii
+        return sound(self.data)
 
-        try:
-            return base64.b64decode(self.data, validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"audio.data: is no base64: {error}") from error
+
+def sound(data: str) -> bytes:
+    """The sound in base64 text, which may be made of pieces with padding of their own. Raises ValueError where it is none."""
+    import base64
+    import binascii
+    import re
+
+    try:
+        return b"".join(base64.b64decode(piece, validate=True) for piece in re.findall("[^=]*=*", data))
+    except binascii.Error as error:
+        raise ValueError(f"audio.data: is no base64: {error}") from error
 
 
 class URLCitation(Received, frozen=True):
@@ -657,6 +670,12 @@ class Annotation(Received, frozen=True):
     type: str = written("url_citation")
 
 
+def details_text(details: Iterable[Mapping[str, Any]] | None) -> str:
+    """What the parts of the thinking say, joined: their texts and summaries. Encrypted ones say nothing."""
+    said = [detail.get("text") or detail.get("summary") for detail in details or ()]
+    return "".join(text for text in said if isinstance(text, str))
+
+
 class ResponseMessage(Received, frozen=True):
     """What the model said. Accepted back as history: what is output only is then left out."""
 
@@ -669,20 +688,41 @@ class ResponseMessage(Received, frozen=True):
     audio: ResponseAudio | None = None
     reasoning_content: str | None = None
     """The model's thinking, as DeepSeek, vLLM and llama.cpp name it."""
-    reasoning: str | None = None
-    """The model's thinking, as OpenRouter and newer vLLM name it."""
+    raw_reasoning: str | None = field(default=None, name="reasoning")
+    """The model's thinking, as OpenRouter and newer vLLM name it: `reasoning`."""
     reasoning_details: list[dict[str, Any]] | None = None
-    """OpenRouter: the thinking in parts."""
+    """OpenRouter, MiniMax: the thinking in parts."""
 
-    def to_input(self) -> AssistantMessage:
-        """The message as history: content, refusal, calls and the sound's id; no annotation, no thinking, no null call."""
+    @property
+    def reasoning(self) -> str | None:
+        """The model's thinking as one text, under whichever name it came; None where there is none."""
+        return self.reasoning_content or self.raw_reasoning or details_text(self.reasoning_details) or None
+
+    def to_input(self, *, thinking: bool = False, tags: tuple[str, str] | None = None) -> AssistantMessage:
+        """The message as history: content, refusal, calls and the sound's id; no annotation, no null call.
+
+        With `thinking` also the model's thinking, under the names that it came under; or, where there are `tags`, between them
+        before the content.
+        """
+        content = self.content
+        beside: dict[str, Any] = {}
+        if thinking and tags is None:
+            spelled = {
+                "reasoning_content": self.reasoning_content,
+                "reasoning": self.raw_reasoning,
+                "reasoning_details": self.reasoning_details,
+            }
+            beside = {name: value for name, value in spelled.items() if value is not None}
+        elif thinking and tags is not None and self.reasoning:
+            content = f"{tags[0]}{self.reasoning}{tags[1]}\n\n{content or ''}"
         return AssistantMessage(
-            content=self.content,
+            content=content,
             role=self.role,
             function_call=self.function_call or UNSET,
             tool_calls=self.tool_calls or UNSET,
             refusal=self.refusal if self.refusal is not None else UNSET,
             audio=AudioReference(self.audio.id) if self.audio is not None else UNSET,
+            **beside,
         )
 
 
@@ -904,10 +944,15 @@ class Delta(Received, frozen=True):
     annotations: list[dict[str, Any]] | None = None
     reasoning_content: str | None = None
     """A piece of the model's thinking, as DeepSeek, vLLM and llama.cpp name it."""
-    reasoning: str | None = None
-    """A piece of the model's thinking, as OpenRouter and newer vLLM name it."""
+    raw_reasoning: str | None = field(default=None, name="reasoning")
+    """A piece of the model's thinking, as OpenRouter and newer vLLM name it: `reasoning`."""
     reasoning_details: list[dict[str, Any]] | None = None
-    """OpenRouter: the thinking in parts."""
+    """OpenRouter, MiniMax: the thinking in parts."""
+
+    @property
+    def reasoning(self) -> str | None:
+        """The piece of thinking as one text, under whichever name it came; None where there is none."""
+        return self.reasoning_content or self.raw_reasoning or details_text(self.reasoning_details) or None
 
 
 class ChunkChoice(Received, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 from collections import deque
@@ -173,7 +174,44 @@ def test_reasoning_and_refusal() -> None:
     made = message({"reasoning_content": "a"}, {"reasoning_content": "b"}, {"refusal": "n"}, {"refusal": "o"})
     assert ("ab", "no", None) == (made.reasoning_content, made.refusal, made.content)
     made = message({"reasoning": "a", "reasoning_details": [{"x": 1}]}, {"reasoning": "b", "reasoning_details": [{"x": 2}]})
-    assert ("ab", [{"x": 1}, {"x": 2}]) == (made.reasoning, made.reasoning_details)
+    assert ("ab", "ab", [{"x": 1}, {"x": 2}]) == (made.reasoning, made.raw_reasoning, made.reasoning_details)
+
+
+PIECE: dict[str, Any] = {"type": "reasoning.text", "format": "f", "index": 0}
+
+DETAILS: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = [
+    ([{"text": "a"}, {"text": "b"}], [{"text": "a"}, {"text": "b"}]),
+    ([{**PIECE, "text": "a"}, {**PIECE, "text": "b", "signature": None}, {**PIECE, "signature": "s"}],
+     [{**PIECE, "text": "ab", "signature": "s"}]),
+    ([{**PIECE, "text": "a"}, {**PIECE, "index": 1, "text": "b"}, {**PIECE, "text": "c"}],
+     [{**PIECE, "text": "ac"}, {**PIECE, "index": 1, "text": "b"}]),
+    ([{"index": 0, "summary": "a"}, {"index": 0, "type": "reasoning.encrypted", "data": "x"}, {"index": 0, "summary": "b"}],
+     [{"index": 0, "summary": "ab"}, {"index": 0, "type": "reasoning.encrypted", "data": "x"}]),
+    ([{"index": 0, "type": "e", "data": "x"}, {"index": 0, "type": "e", "data": "y"}], [{"index": 0, "type": "e", "data": "y"}]),
+    ([{"index": 0, "text": 5}, {"index": 0, "text": "b"}, {"index": 0, "type": []}], [{"index": 0, "text": "b"}, {"index": 0, "type": []}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pieces", "expected"), DETAILS)
+def test_details(pieces: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Pieces of a part of the thinking become that part, so that it can be sent back; parts stay apart."""
+    assert expected == message(*({"reasoning_details": [piece]} for piece in pieces)).reasoning_details
+    assert expected == message({"reasoning_details": pieces}).reasoning_details
+
+
+@given(st.binary(max_size=20), st.sets(st.integers(1, 27)), st.booleans())
+def test_sound_in_any_cut(data: bytes, cuts: set[int], silent: bool) -> None:
+    """The bytes of the pieces of a sound, joined, are the sound, however its text was cut."""
+    text = base64.b64encode(data).decode()
+    places = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
+    told: deque[Any] = deque()
+    folded = Fold()
+    for start, end in itertools.pairwise(places):
+        folded.add(chunk({"audio": {"id": "a", "data": text[start:end]}}), told)
+        if silent:
+            folded.add(chunk({"audio": {"transcript": "x"}}), told)
+    assert data == b"".join(event.bytes for event in told)
+    assert data == folded.completion().message.audio.bytes  # type: ignore[union-attr]
 
 
 def test_audio() -> None:
@@ -228,6 +266,9 @@ EVENTS: list[tuple[list[dict[str, Any]], list[tuple[str, str]]]] = [
     ([{"content": "a"}, {"content": "b"}], [("content", "a"), ("content", "b")]),
     ([{"reasoning": "x", "reasoning_content": "x", "refusal": "r"}], [("reasoning", "x"), ("refusal", "r")]),
     ([{"reasoning": "x", "reasoning_content": ""}], [("reasoning", "x")]),
+    ([{"content": "a", "reasoning_content": "x"}], [("reasoning", "x"), ("content", "a")]),
+    ([{"reasoning_details": [{"text": "x"}, {"summary": "y"}]}, {"reasoning_details": [{"data": "z"}]}], [("reasoning", "xy")]),
+    ([{"reasoning": "x", "reasoning_details": [{"text": "x"}]}], [("reasoning", "x")]),
     ([{"refusal": "", "reasoning": "", "audio": {"id": "a"}}], []),
     ([{"tool_calls": [piece("{}", "f", "1", 0)]}, {"tool_calls": [piece("{}", index=0)]}],
      [("tool_call", "{}"), ("tool_call", "")]),

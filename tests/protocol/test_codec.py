@@ -166,6 +166,51 @@ def test_history() -> None:
     assert [{"content": "x", "role": "assistant"}] == sent(messages=(ResponseMessage("x"),))["messages"]
 
 
+CALLS = [ToolCall(FunctionCall("{}", "f"), "1")]
+DETAILS = [{"type": "reasoning.text", "text": "hm"}]
+SPELLED = ResponseMessage("x", reasoning_content="", raw_reasoning="hm", reasoning_details=DETAILS)
+CALLING = ResponseMessage(None, tool_calls=CALLS, reasoning_content="hm")
+CALLED = ResponseMessage(None, function_call=CALLS[0].function, reasoning_content="hm")
+
+ECHOED: list[tuple[ResponseMessage, dict[str, Any], dict[str, Any]]] = [
+    # the message, how it is sent, its thinking and content then
+    (SPELLED, {}, {"content": "x"}),
+    (SPELLED, {"echoes": "tools"}, {"content": "x"}),
+    (SPELLED, {"echoes": "always"},
+     {"content": "x", "reasoning_content": "", "reasoning": "hm", "reasoning_details": DETAILS}),
+    (CALLING, {"echoes": "never"}, {"content": None}),
+    (CALLING, {"echoes": "tools"}, {"content": None, "reasoning_content": "hm"}),
+    (CALLED, {"echoes": "tools"}, {"content": None, "reasoning_content": "hm"}),
+    (CALLING, {"echoes": "tools", "tags": ("<a>", "</a>")}, {"content": "<a>hm</a>\n\n"}),
+    (SPELLED, {"echoes": "always", "tags": ("<a>", "</a>")}, {"content": "<a>hm</a>\n\nx"}),
+    (SPELLED, {"echoes": "tools", "tags": ("<a>", "</a>")}, {"content": "x"}),
+    (ResponseMessage("x"), {"echoes": "always"}, {"content": "x"}),
+    (ResponseMessage("x"), {"echoes": "always", "tags": ("<a>", "</a>")}, {"content": "x"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "how", "expected"), ECHOED)
+def test_echoes(message: ResponseMessage, how: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Thinking goes back as the server's rule says: under the names that it came under, or between the server's tags."""
+    for messages in ([message], (message,), iter([message])):
+        (sent_message,) = json.loads(codec.encode_request(ChatRequest(messages=messages), **how))["messages"]
+        assert expected == {name: value for name, value in sent_message.items() if name.startswith(("content", "reason"))}
+
+
+def test_thinking_by_hand() -> None:
+    """Thinking that the caller writes into the history goes out, whatever the rule."""
+    by_hand = AssistantMessage("x", reasoning_content="a", reasoning="b", reasoning_details=DETAILS)
+    plain = {"role": "assistant", "content": "x", "reasoning_content": "a"}
+    assert [by_hand.to_dict(), plain] == sent(messages=[by_hand, plain])["messages"]
+    with pytest.raises(InvalidRequestError, match=r"messages\[0\]\.reasoning: expected str"):
+        sent(messages=[AssistantMessage("x", reasoning=5)])  # type: ignore[arg-type]
+
+
+def test_history_stays() -> None:
+    """Messages of an answer stay what they are until they are encoded for a server."""
+    assert [SPELLED] == codec.history(iter([SPELLED]))
+
+
 def test_history_leaves_the_request() -> None:
     """Encoding changes nothing in the caller's request."""
     message = ResponseMessage("x")
@@ -291,6 +336,33 @@ def test_mended_choices() -> None:
     )
     assert expected == made.message
     assert completion(choices=None).choices == []
+
+
+THOUGHT: list[tuple[dict[str, Any], str | None, str | None]] = [
+    # a message, its content and its thinking
+    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}]},
+                  {"type": "text", "text": "Oslo"}]}, "Oslo", "hm"),
+    ({"content": [{"type": "thinking", "thinking": "hm"}]}, None, "hm"),
+    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}], "reasoning_content": "hm"}, None, "hm"),
+    ({"content": [{"type": "thinking", "thinking": [5, {"type": "ref"}]}, {"type": "text", "text": "a"}]}, "a", None),
+    ({"content": [{"type": "ref"}]}, "", None),
+    ({"content": "a", "reasoning_content": [{"type": "text", "text": "h"}, "m"]}, "a", "hm"),
+    ({"content": "a", "reasoning": {"text": "hm"}}, "a", "hm"),
+    ({"content": "a", "reasoning": {"tokens": 5}}, "a", None),
+    ({"content": "a", "reasoning": "hm", "reasoning_details": [5]}, "a", "hm"),
+    ({"content": "a", "reasoning": "hm", "reasoning_details": {}}, "a", "hm"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "content", "thinking"), THOUGHT)
+def test_mended_thinking(fields: dict[str, Any], content: str | None, thinking: str | None) -> None:
+    """Thinking in parts of the content, or in another form than text, is read; what arrived stays what it was."""
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **fields}}
+    made = completion(choices=[choice])
+    assert (content, thinking) == (made.message.content, made.message.reasoning)
+    assert [choice] == made.to_dict()["choices"]
+    delta = codec.decode_chunk(json.dumps({"choices": [{"index": 0, "delta": fields}]}).encode()).choices[0].delta
+    assert (content, thinking) == (delta.content, delta.reasoning)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from gpt.protocol.events import (
     Text,
     ToolCallEvent,
     UsageEvent,
+    ValueEvent,
     made_call,
 )
 from gpt.types import ChatCompletion, CustomCall, CustomToolCall, FunctionCall, TokenLogprob, ToolCall, Usage
@@ -68,6 +69,16 @@ def test_sound() -> None:
     assert "AudioEvent(2 characters, transcript='ah', index=0)" == repr(event)
 
 
+def test_sound_as_bytes() -> None:
+    """A piece gives the bytes that it makes whole; what is no base64 is a ValueError."""
+    data = grown("aGVs", "bG8", "=")
+    assert b"hel" == AudioEvent("aGVs", "", 0, data, 4).bytes
+    assert b"" == AudioEvent("bG8", "", 0, data, 7).bytes
+    assert b"lo" == AudioEvent("=", "", 0, data, 8, "bG8").bytes
+    with pytest.raises(ValueError, match="base64"):
+        _ = AudioEvent("a!bc", "", 0, data, 4).bytes
+
+
 def test_logprobs() -> None:
     """Log probabilities keep those of their moment."""
     every = [TokenLogprob("a", -1.0)]
@@ -81,5 +92,6 @@ def test_facts() -> None:
     """Usage, a filter's finding and the end are events too; their snapshot is what they carry."""
     usage, made = Usage(1, 2, 3), ChatCompletion(id="c")
     assert ("usage", usage) == (UsageEvent(usage).type, UsageEvent(usage).snapshot)
+    assert ("value", 5, "ValueEvent()") == ((value := ValueEvent(lambda: 5)).type, value.snapshot, repr(value))
     assert ("done", made) == (DoneEvent(made).type, DoneEvent(made).snapshot)
     assert ("filter", [1], None, None) == ((found := FilterEvent([1])).type, found.delta, found.index, found.offsets)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import gpt
-from gpt import AsyncGpt, Gpt, InvalidRequestError, Retry, UserMessage
+from gpt import AsyncGpt, Gpt, InvalidRequestError, Profile, Retry, UserMessage
 from gpt.remote.backend import endpoint, parse_url
 from gpt.testing import Fault, no_waiting, serve
 from gpt.testing.loopback import Loopback, Peer, answer, closed_port, completion, serving
@@ -575,3 +575,68 @@ def test_authorization_of_a_call() -> None:
     assert ("authorization", "Bearer own") in hosted.request("POST", "/chat/completions", b"", given, "").headers
     with pytest.raises(InvalidRequestError, match="no API key"):
         hosted.request("POST", "/chat/completions", b"", gpt.CallOptions(headers={"x": "y"}), "")
+
+
+def spoken(text: str | None = "Oslo", **beside: Any) -> dict[str, Any]:
+    """An answer with these fields beside the content of its message."""
+    made = completion(text or "")
+    made["choices"][0]["message"] |= {"content": text, **beside}
+    return made
+
+
+CALLS = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+TAGS = ("<think>", "</think>")
+
+ECHOES: list[tuple[Profile, dict[str, Any], dict[str, Any]]] = [
+    # what is known of the server, its answer, the message as it goes back
+    (Profile(), spoken(reasoning_content="hm"), {"content": "Oslo"}),
+    (Profile(echoes="tools"), spoken(reasoning_content="hm"), {"content": "Oslo"}),
+    (Profile(echoes="tools"), spoken(None, reasoning_content="hm", tool_calls=CALLS),
+     {"content": None, "reasoning_content": "hm", "tool_calls": CALLS}),
+    (Profile(echoes="always"), spoken(reasoning="hm", reasoning_details=[{"type": "reasoning.text", "text": "hm"}]),
+     {"content": "Oslo", "reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]}),
+    (Profile(think_tags=TAGS), spoken("<think>hm</think>Oslo"), {"content": "Oslo"}),
+    (Profile(echoes="always", think_tags=TAGS), spoken("<think>hm</think>\n\nOslo"), {"content": "<think>hm</think>\n\nOslo"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("profile", "said", "expected"), ECHOES)
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_echoes(
+    both: Both, profile: Profile, said: dict[str, Any], expected: dict[str, Any], streamed: bool, kind: Callable[[Any], Any]
+) -> None:
+    """An answer goes back to its server with its thinking as the server's profile says, in whatever kind of list."""
+
+    async def asked(client: Any, messages: Any) -> Any:
+        made = client.chat.stream(messages).until_done() if streamed else client.chat.complete(messages)
+        return await made if inspect.isawaitable(made) else made
+
+    async def talk(client: Any) -> None:
+        answer = await asked(client, "a")
+        await asked(client, kind([UserMessage("a"), answer.message, UserMessage("b")]))
+
+    def blocking(client: Any) -> None:
+        with pytest.raises(StopIteration):
+            talk(client).send(None)
+
+    with serving(said) as server:
+        both.ask(talk if both.kind == "async" else blocking, server_url=server.url, profile=profile)
+        sent = json.loads(server.requests[-1][1])["messages"][1]
+    assert {"role": "assistant", **expected} == {name: value for name, value in sent.items() if name != "refusal"}
+
+
+def test_echoes_in_a_run(both: Both) -> None:
+    """A run of tools sends thinking back with the calls that it led to, where the server wants it."""
+
+    def f() -> str:
+        """Nothing."""
+        return "done"
+
+    called: Any = spoken(None, reasoning_content="hm", tool_calls=CALLS)
+    with serve(lambda asked: called if len(asked["messages"]) == 1 else "Oslo") as server:
+        made = both.ask(
+            lambda client: client.chat.run_tools("a", tools=[f]), server_url=server.url, profile=Profile(echoes="tools")
+        )
+        sent = json.loads(server.requests[-1][1])["messages"]
+    assert ("Oslo", "hm", 3) == (made.text, sent[1]["reasoning_content"], len(sent))

@@ -67,4 +67,4 @@ def _answer(gpt: Gpt, said: list[Message], text: str, *, whole: bool) -> None:
         return
     answer = stream.snapshot
     print(answer.text if whole else "")
-    said.append(answer.message.to_input() if answer.choices else AssistantMessage(""))
+    said.append(answer.message if answer.choices else AssistantMessage(""))

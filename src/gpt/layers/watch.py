@@ -130,11 +130,12 @@ class _Call:
 
 
 class Watched:
-    """`backend`, with a hook."""
+    """`backend`, with a hook, which is told that `asked` was asked where that is another: the one below all layers."""
 
-    def __init__(self, backend: Backend, hook: Hook) -> None:
+    def __init__(self, backend: Backend, hook: Hook, asked: Any = None) -> None:
         self._backend = backend
         self._hook = checked_hook(hook)
+        self._asked = backend if asked is None else asked
 
     def __repr__(self) -> str:
         return f"Watched({self._backend!r})"
@@ -144,7 +145,7 @@ class Watched:
         return getattr(self._backend, "profile", None)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
-        call = _Call(self._hook, self._backend, request, streamed=False)
+        call = _Call(self._hook, self._asked, request, streamed=False)
         try:
             completion = self._backend.complete(request, call.options(options))
         except BaseException as error:
@@ -154,7 +155,7 @@ class Watched:
         return completion
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChunkStream:
-        call = _Call(self._hook, self._backend, request, streamed=True)
+        call = _Call(self._hook, self._asked, request, streamed=True)
         try:
             chunks = self._backend.stream(request, call.options(options))
         except BaseException as error:
@@ -172,9 +173,10 @@ class Watched:
 class AsyncWatched:
     """Watched for asyncio."""
 
-    def __init__(self, backend: AsyncBackend, hook: Hook) -> None:
+    def __init__(self, backend: AsyncBackend, hook: Hook, asked: Any = None) -> None:
         self._backend = backend
         self._hook = checked_hook(hook)
+        self._asked = backend if asked is None else asked
 
     def __repr__(self) -> str:
         return f"AsyncWatched({self._backend!r})"
@@ -184,7 +186,7 @@ class AsyncWatched:
         return getattr(self._backend, "profile", None)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
-        call = _Call(self._hook, self._backend, request, streamed=False)
+        call = _Call(self._hook, self._asked, request, streamed=False)
         try:
             completion = await self._backend.complete(request, call.options(options))
         except BaseException as error:
@@ -194,7 +196,7 @@ class AsyncWatched:
         return completion
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncChunkStream:
-        call = _Call(self._hook, self._backend, request, streamed=True)
+        call = _Call(self._hook, self._asked, request, streamed=True)
         try:
             chunks = await self._backend.stream(request, call.options(options))
         except BaseException as error:

@@ -49,6 +49,7 @@ from gpt.types import (
     ToolCall,
     ToolCallDelta,
     Usage,
+    details_text,
 )
 
 Events = deque[StreamEvent]
@@ -66,7 +67,7 @@ def has_content(chunk: ChatCompletionChunk) -> bool:
             or choice.finish_reason
             or delta.tool_calls
             or delta.reasoning_content
-            or delta.reasoning
+            or delta.raw_reasoning
             or delta.refusal
             or delta.audio
             or delta.function_call
@@ -225,8 +226,10 @@ class _ChoiceFold:
         "_content",
         "_delta_unknown",
         "_function",
+        "_in_details",
         "_logprobs",
         "_others",
+        "_quad",
         "_reasoning",
         "_reasoning_content",
         "_reasoning_details",
@@ -242,7 +245,7 @@ class _ChoiceFold:
         self.finish_reason: str | None = None
         self._role = ""
         self._content, self._refusal = Text(), Text()
-        self._reasoning_content, self._reasoning = Text(), Text()
+        self._reasoning_content, self._reasoning, self._in_details = Text(), Text(), Text()
         self._reasoning_details: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._function: _CallFold | None = None
@@ -250,6 +253,7 @@ class _ChoiceFold:
         self._by_index: dict[int, _CallFold] = {}
         self._by_id: dict[str, _CallFold] = {}
         self._audio: dict[str, Any] = {}
+        self._quad = ""  # the characters of base64 that make no whole bytes yet
         self._logprobs: tuple[list[TokenLogprob], list[TokenLogprob]] | None = None
         self._others: dict[str, Any] = {}
         self._unknown: dict[str, Any] = {}
@@ -257,6 +261,9 @@ class _ChoiceFold:
 
     def add(self, choice: ChunkChoice, events: Events | None) -> None:
         delta = choice.delta
+        # First, because a chunk may have the end of the thinking and the beginning of the answer.
+        if delta.reasoning_content is not None or delta.raw_reasoning is not None or delta.reasoning_details:
+            self._add_reasoning(delta, events)
         content = delta.content
         if content is not None:
             self._content.add(content)
@@ -269,16 +276,12 @@ class _ChoiceFold:
         if delta.tool_calls:
             for piece in delta.tool_calls:
                 self._add_call(piece, events)
-        if delta.reasoning_content is not None or delta.reasoning is not None:
-            self._add_reasoning(delta.reasoning_content, delta.reasoning, events)
         if choice.logprobs is not None:
             self._add_logprobs(choice.logprobs, events)
         if delta.refusal is not None:
             self._refusal.add(delta.refusal)
             if delta.refusal and events is not None:
                 events.append(RefusalEvent(delta.refusal, self.index, self._refusal, self._refusal.length))
-        if delta.reasoning_details:
-            self._reasoning_details.extend(delta.reasoning_details)
         if delta.annotations:
             self._annotations.extend(delta.annotations)
         if delta.function_call is not None:
@@ -295,13 +298,22 @@ class _ChoiceFold:
         if choice.content_filter_results or choice.content_filter_offsets:
             self._add_filter(choice, events)
 
-    def _add_reasoning(self, content: str | None, reasoning: str | None, events: Events | None) -> None:
-        """Take a piece of thinking in. A server that sends both names sends the same piece twice."""
-        for text, piece, is_news in ((self._reasoning_content, content, True), (self._reasoning, reasoning, not content)):
+    def _add_reasoning(self, delta: Delta, events: Events | None) -> None:
+        """Take a piece of thinking in. A server that sends it under several names sends the same piece under each."""
+        details = delta.reasoning_details
+        if details:
+            self._reasoning_details.extend(details)
+        told = events is None
+        for text, piece in (
+            (self._reasoning_content, delta.reasoning_content),
+            (self._reasoning, delta.raw_reasoning),
+            (self._in_details, details_text(details) if details else None),
+        ):
             if piece is not None:
                 text.add(piece)
-                if piece and is_news and events is not None:
-                    events.append(ReasoningEvent(piece, self.index, text, text.length))
+                if piece and not told:
+                    told = True
+                    events.append(ReasoningEvent(piece, self.index, text, text.length))  # type: ignore[union-attr]
 
     def _add_logprobs(self, logprobs: Logprobs, events: Events | None) -> None:
         content, refusal = self._logprobs = self._logprobs or ([], [])
@@ -362,10 +374,14 @@ class _ChoiceFold:
             if value is not None:
                 audio[name] = value
         data, transcript = audio.setdefault("data", Text()), audio.setdefault("transcript", Text())
-        data.add(piece.data or "")
+        begun = self._quad
+        new = piece.data or ""
+        open_quad = begun + new
+        self._quad = open_quad[len(open_quad) // 4 * 4 :]
+        data.add(new)
         transcript.add(piece.transcript or "")
-        if events is not None and (piece.data or piece.transcript):
-            events.append(AudioEvent(piece.data or "", piece.transcript or "", self.index, data, data.length))
+        if events is not None and (new or piece.transcript):
+            events.append(AudioEvent(new, piece.transcript or "", self.index, data, data.length, begun))
 
     def _ordered(self) -> list[_CallFold]:
         """The calls by index where every one has an index, else as they came."""
@@ -383,8 +399,8 @@ class _ChoiceFold:
             annotations=[_annotation(note) for note in self._annotations] or None,
             audio=self._sound(),
             reasoning_content=self._reasoning_content.get(),
-            reasoning=self._reasoning.get(),
-            reasoning_details=self._reasoning_details or None,
+            raw_reasoning=self._reasoning.get(),
+            reasoning_details=_whole_details(self._reasoning_details) or None,
         )
         # Copies, because more may come.
         logprobs = Logprobs(self._logprobs[0][:] or None, self._logprobs[1][:] or None) if self._logprobs else None
@@ -433,6 +449,29 @@ def _goes_on(call: _CallFold, name: str) -> bool:
     return name == call.name and call.text.length > 0 and not call.is_whole()
 
 
+def _whole_details(pieces: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of the thinking: pieces of one type and index are one part, whose text grows. Without an index each is one.
+
+    They must be whole to be sent back: Anthropic's signature comes in a piece of its own and is of the whole text
+    (agno#5802, OpenRouterTeam/ai-sdk-provider#423).
+    """
+    parts: dict[Any, list[dict[str, Any]]] = {}
+    for place, piece in enumerate(pieces):
+        index = piece.get("index")
+        parts.setdefault((str(piece.get("type")), index) if isinstance(index, int) else place, []).append(piece)
+    return [_whole_detail(part) for part in parts.values()]
+
+
+def _whole_detail(pieces: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(pieces) == 1:
+        return pieces[0]
+    made = {name: value for piece in pieces for name, value in piece.items() if value is not None}
+    for name in ("text", "summary"):
+        if isinstance(made.get(name), str):
+            made[name] = "".join(text for piece in pieces if isinstance(text := piece.get(name), str))
+    return made
+
+
 def _annotation(note: dict[str, Any]) -> Annotation:
     """The note as far as it has the declared form."""
     try:
@@ -456,7 +495,7 @@ def _known(kind: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
 
 def _outline(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
     fields: list[Any] = []
-    for name in kind.__struct_fields__:
+    for name in kind.__struct_encode_fields__:
         nested: Any = _NESTED.get(name)
         inside: Any = msgspec.Raw
         if nested is not None:
@@ -468,7 +507,7 @@ def _outline(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
 
 def _beyond(document: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
     """The fields of a plain dict that `kind` does not declare."""
-    return {name: value for name, value in document.items() if name not in kind.__struct_fields__}
+    return {name: value for name, value in document.items() if name not in kind.__struct_encode_fields__}
 
 
 def _merge(kept: dict[str, Any], new: dict[str, Any], *, grows: bool) -> None:

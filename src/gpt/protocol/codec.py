@@ -18,12 +18,14 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from types import NoneType
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, ValidationError
 
 from gpt.errors import InvalidRequestError
+from gpt.protocol.profiles import Echoes, Tags
 from gpt.protocol.wire import ResponseInfo
 from gpt.types import (
     Answered,
@@ -48,15 +50,15 @@ _encoder = msgspec.json.Encoder()
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def encode_request(request: ChatRequest) -> bytes:
+def encode_request(request: ChatRequest, *, echoes: Echoes = "never", tags: Tags | None = None) -> bytes:
     """The request as UTF-8 JSON, checked.
 
-    Messages that came from an answer are sent as history, less what is output only. Raises InvalidRequestError with the
-    path of the first wrong field.
+    Messages that came from an answer are sent as history, less what is output only; their thinking as the server's profile
+    says (`echoes`, and `think_tags` as `tags`). Raises InvalidRequestError with the path of the first wrong field.
     """
     messages = request.messages
     if type(messages) is not list or ResponseMessage in map(type, messages):
-        request = msgspec.structs.replace(request, messages=history(messages))
+        request = msgspec.structs.replace(request, messages=_as_sent(messages, echoes, tags))
     if not request.messages:
         raise InvalidRequestError("messages: the list is empty; a request needs at least one message", param="messages")
     try:
@@ -81,7 +83,7 @@ def _check_numbers(request: ChatRequest) -> None:
 
 
 def history(messages: object) -> list[Any]:
-    """Messages as a list to be sent; a generator is read to its end.
+    """Messages as a list; a generator is read to its end. Those of an answer stay what they are until they are encoded.
 
     Raises InvalidRequestError when it is no list of messages.
     """
@@ -89,7 +91,18 @@ def history(messages: object) -> list[Any]:
         return [UserMessage(messages)]
     if isinstance(messages, (Mapping, Struct, bytes)) or not isinstance(messages, Iterable):
         raise InvalidRequestError(f"messages: expected a list of messages, got {type(messages).__name__}", param="messages")
-    return [message.to_input() if type(message) is ResponseMessage else message for message in messages]
+    return list(messages)
+
+
+def _as_sent(messages: object, echoes: Echoes, tags: Tags | None) -> list[Any]:
+    """Messages with those of an answer as history."""
+    sent: list[Any] = []
+    for message in history(messages):
+        if type(message) is ResponseMessage:
+            calls = bool(message.tool_calls or message.function_call)
+            message = message.to_input(thinking=echoes == "always" or (echoes == "tools" and calls), tags=tags)
+        sent.append(message)
+    return sent
 
 
 def _with_extra(request: ChatRequest) -> dict[str, Any]:
@@ -214,7 +227,7 @@ def _twin(declared: type[Struct], tag_field: str | None = None, tag: str | None 
         if item.name == tag_field:
             continue
         checked = _twin_of(hints[item.name])
-        fields.append((item.name, checked) if item.required else (item.name, checked, UNSET))
+        fields.append((item.encode_name, checked) if item.required else (item.encode_name, checked, UNSET))
     return msgspec.defstruct(declared.__name__, fields, tag_field=tag_field, tag=tag, kw_only=True)
 
 
@@ -315,7 +328,7 @@ def mended(value: Any) -> Any:
     Runs only on answers that the declared types refuse; the bytes that arrived stay what they were. Known, by server:
     `created` with a fraction and an `id` that is a number (small local servers), `choices: null` on keep-alive chunks,
     arguments of a call as an object (Ollama's native form, some gateways), a missing `index` or `finish_reason`,
-    and `content` as a list of text parts (Mistral).
+    `content` as a list of text parts, thinking among them (Mistral), and thinking that is no text.
     """
     if not isinstance(value, dict):
         return value
@@ -346,13 +359,29 @@ def _mend_message(message: Any) -> None:
         del message["role"]
     content = message.get("content")
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        message["content"] = "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+        thinking = "".join(_text_of(part.get("thinking")) for part in content if part.get("type") == "thinking")
+        texts = [part["text"] for part in content if isinstance(part.get("text"), str)]
+        message["content"] = "".join(texts) if texts or not thinking else None
+        message["reasoning_content"] = message.get("reasoning_content") or thinking or None
+    for name in ("reasoning_content", "reasoning"):
+        if not isinstance(message.get(name), (str, NoneType)):
+            message[name] = _text_of(message[name]) or None
+    details = message.get("reasoning_details", [])
+    if not (isinstance(details, list) and all(isinstance(detail, dict) for detail in details)):
+        del message["reasoning_details"]
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict):
             _as_text(call, "id")
             _arguments_as_text(call.get("function"))
     _arguments_as_text(message.get("function_call"))
+
+
+def _text_of(value: Any) -> str:
+    """The text in a text, a part with a text, or a list of these."""
+    parts = value if isinstance(value, list) else [value]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _as_text(holder: dict[str, Any], name: str) -> None:

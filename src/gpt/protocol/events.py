@@ -19,6 +19,7 @@ from gpt.types import (
     TokenLogprob,
     ToolCall,
     Usage,
+    sound,
 )
 
 
@@ -89,7 +90,7 @@ class ReasoningEvent(_TextEvent, frozen=True, gc=False, eq=False):
 class AudioEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A piece of sound: `delta` is base64 text, `transcript` what is said in it; either may be empty.
 
-    `snapshot` is the base64 text so far; pieces of it decode only together.
+    `snapshot` is the base64 text so far; `bytes` are those that this piece makes whole, so that joined they are the sound.
     """
 
     delta: str
@@ -97,12 +98,23 @@ class AudioEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
     index: int
     _data: Text
     _length: int
+    _begun: str = ""
+    """The characters, at most three, of the bytes that earlier pieces began."""
     type: ClassVar[Literal["audio"]] = "audio"
 
     @property
     def snapshot(self) -> str:
         """The base64 text up to and with this piece."""
         return self._data.until(self._length)
+
+    @property
+    def bytes(self) -> bytes:
+        """The sound in this piece, in the format that was asked for. Raises ValueError where `delta` is no base64.
+
+        Four characters are three bytes; what is left over waits for the next piece.
+        """
+        text = self._begun + self.delta
+        return sound(text[: len(text) // 4 * 4])
 
     def __repr__(self) -> str:
         return f"AudioEvent({len(self.delta)} characters, transcript={self.transcript!r}, index={self.index})"

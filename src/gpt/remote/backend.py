@@ -243,6 +243,8 @@ class _Remote(Generic[Way]):
         self._transport = transport
         self._network = network
         self._closed = False
+        # How thinking goes back to this server: the arguments of `encode_request`, made once.
+        self._thinking: dict[str, Any] = {"echoes": endpoint.profile.echoes, "tags": endpoint.profile.think_tags}
         self._chances = flow.Chances(endpoint.retry, Budget(lock=threading.Lock()), perf_counter, _draw)
 
     def __repr__(self) -> str:
@@ -299,7 +301,7 @@ class RemoteBackend(_Remote[Transport]):
         return bearer(given)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
-        body = encode_request(checked_model(request, self.endpoint))
+        body = encode_request(checked_model(request, self.endpoint), **self._thinking)
         key = self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
         return run(self._flow(asked, flow.completion, options), self.transport, options.cancel)
@@ -311,7 +313,7 @@ class RemoteBackend(_Remote[Transport]):
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
-        body = encode_request(request)
+        body = encode_request(request, **self._thinking)
         key = self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
         from gpt.remote.stream import Opening
@@ -343,7 +345,7 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
         return bearer(await given if hasattr(given, "__await__") else given)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
-        body = encode_request(checked_model(request, self.endpoint))
+        body = encode_request(checked_model(request, self.endpoint), **self._thinking)
         key = await self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
         return await arun(self._flow(asked, flow.completion, options), self.transport)
@@ -355,7 +357,7 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncStream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
-        body = encode_request(request)
+        body = encode_request(request, **self._thinking)
         key = await self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
         from gpt.remote.stream import AsyncOpening

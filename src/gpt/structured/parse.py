@@ -24,7 +24,8 @@ from gpt.errors import (
     RefusalError,
 )
 from gpt.protocol.codec import history
-from gpt.protocol.profiles import Profile, Rung
+from gpt.protocol.profiles import Profile, Rung, Tags
+from gpt.protocol.thinking import Splitter
 from gpt.protocol.usage import added
 from gpt.structured.dialects import AZURE, GRAMMAR, PLAIN, STRICT, Dialect
 from gpt.structured.partial import PartialJSON
@@ -165,18 +166,18 @@ def _ending(completion: ChatCompletion) -> tuple[type[ParseError], str]:
     return ParseError, ""
 
 
-THINKING = ("think", "thinking", "reasoning")
-"""Tags in which models think before they answer."""
+THINKING: tuple[Tags, ...] = tuple((f"<{tag}>", f"</{tag}>") for tag in ("think", "thinking", "reasoning"))
+"""Tags in which models think before they answer. They are passed over, because not every server has a profile that tells."""
 
-_THINKING = re.compile(rf"\s*<({'|'.join(THINKING)})>.*?</\1>\s*", re.DOTALL)
 _FENCE = re.compile(r"\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
 
 def bare_json(text: str) -> str:
     """The text without a leading block of thinking, and without a fence round it."""
-    thought = _THINKING.match(text)
-    if thought:
-        text = text[thought.end() :]
+    splitter = Splitter(*THINKING)
+    _, answer = splitter.feed(text)
+    if splitter.closed:
+        text = answer
     fenced = _FENCE.fullmatch(text)
     return fenced.group(1) if fenced else text.strip()
 

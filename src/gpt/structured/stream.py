@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from gpt.backend import AsyncChunkStream, ChunkStream
 from gpt.errors import GptError, InvalidRequestError
 from gpt.protocol.events import ContentEvent, ToolCallEvent, ValueEvent
+from gpt.protocol.thinking import Splitter
 from gpt.stream import AsyncChatStream, ChatStream
 from gpt.structured.parse import THINKING, Asking, Parsed
 from gpt.structured.partial import PartialJSON, Trust
@@ -28,38 +29,18 @@ class _Value:
         self._asking = asking
         self._reader = PartialJSON(trust)
         self._begun = False
-        self._before = ""  # what may still turn out to be a tag
-        self._closing: str | None = None  # the tag that ends the thinking; "" where there is none any more
+        self._before = Splitter(*THINKING)
 
     def feed(self, piece: str) -> bool:
         """Take in a piece of the answer. Gives whether there is more of the value."""
         if not self._begun:
-            piece = self._after_thinking(piece)
+            _, piece = self._before.feed(piece)
             place = piece.find("{")  # every schema's root is an object
             if place < 0:
                 return False
             self._begun = True
             piece = piece[place:]
         return self._reader.feed(piece)
-
-    def _after_thinking(self, piece: str) -> str:
-        """What of a piece comes after a leading block of thinking. Holds no more than a tag."""
-        piece = self._before + piece
-        self._before = ""
-        if self._closing is None:
-            start = piece.lstrip()
-            if any(f"<{tag}>".startswith(start) for tag in THINKING):
-                self._before = start
-                return ""
-            self._closing = next((f"</{tag}>" for tag in THINKING if start.startswith(f"<{tag}>")), "")
-        if not self._closing:
-            return piece
-        _, end, rest = piece.partition(self._closing)
-        if end:
-            self._closing = ""
-        else:
-            self._before = piece[-len(self._closing) :]
-        return rest
 
     def read(self) -> Any:
         """The value so far; None while there is nothing of it."""
