@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from gpt import AnswerStep, Gpt, ResultStep, ToolCall, ToolContext, tool
+from gpt import Gpt, ToolCall, ToolContext, ToolStep, tool
 
 STOCK = {"apple": 3, "pear": 0}
 
@@ -35,7 +35,7 @@ def approve(call: ToolCall, _: ToolContext) -> bool | str:
     return True
 
 
-def show(step: AnswerStep | ResultStep) -> None:
+def show(step: ToolStep) -> None:
     """A line a result."""
     if step.type == "result":
         print(f"  {step.call.function.name}({step.call.function.arguments}) -> {step.message.content}")

@@ -39,8 +39,14 @@ if TYPE_CHECKING:
     from gpt.tools.functions import ToolContext as ToolContext
     from gpt.tools.functions import tool as tool
     from gpt.tools.loop import AnswerStep as AnswerStep
+    from gpt.tools.loop import CallStep as CallStep
     from gpt.tools.loop import ResultStep as ResultStep
     from gpt.tools.loop import ToolRun as ToolRun
+    from gpt.tools.loop import ToolStep as ToolStep
+    from gpt.tools.stream import AsyncToolStream as AsyncToolStream
+    from gpt.tools.stream import RunDoneEvent as RunDoneEvent
+    from gpt.tools.stream import ToolStream as ToolStream
+    from gpt.tools.stream import ToolStreamEvent as ToolStreamEvent
     from gpt.types import *  # noqa: F403
 
 _HOMES = {
@@ -55,7 +61,8 @@ _HOMES = {
     "structured.parse": ("Parsed",),
     "structured.stream": ("AsyncParsedStream", "ParsedStream"),
     "tools.functions": ("EndRun", "PythonTool", "ToolContext", "tool"),
-    "tools.loop": ("AnswerStep", "ResultStep", "ToolRun"),
+    "tools.loop": ("AnswerStep", "CallStep", "ResultStep", "ToolRun", "ToolStep"),
+    "tools.stream": ("AsyncToolStream", "RunDoneEvent", "ToolStream", "ToolStreamEvent"),
     "sdkconfiguration": ("SERVERS", "SDKConfiguration"),
 }
 _WHOLE = ("types", "errors", "stream")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from gpt.structured.stream import AsyncParsedStream, ParsedStream
     from gpt.tools.loop import ToolRun
     from gpt.tools.run import RunSettings
+    from gpt.tools.stream import AsyncToolStream, ToolStream
     from gpt.utils import RetryConfig
 
 __all__ = ["AsyncGpt", "Gpt"]
@@ -89,7 +90,7 @@ class CallParams(ChatParams, CallOptionParams, total=False):
 if TYPE_CHECKING:
 
     class RunParams(ToollessParams, CallOptionParams, RunSettings, total=False):
-        """The keywords of `run_tools`: those of a call, with Python functions for tools, and what bounds the run."""
+        """The keywords of a run of tools: those of a call, with Python functions for tools, and what bounds the run."""
 
         model: str | None
         body: Mapping[str, Any] | None
@@ -575,10 +576,11 @@ class Chat:
         they have taken `max_total_tokens`, or at `deadline`, in seconds for the whole run; `ended` tells which. A deadline that
         passes while the model answers is a RequestTimeoutError. A tool that takes `tool_timeout` seconds counts as failed; a
         blocking one goes on in its thread. `approve(call, context)` is asked before each call that can be done; `on_step` is
-        told of each answer and result. Raises as `complete` does; the error's `conversation` is what had been said.
+        told of each answer, of each call when it begins and of its result when it is there. Raises as `complete` does; the
+        error's `conversation` is what had been said.
         """
         from gpt.flows import drive
-        from gpt.tools.run import Run, do_calls, taken
+        from gpt.tools.run import Run, taken
 
         settings = taken(params)  # type: ignore[arg-type]
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
@@ -587,9 +589,25 @@ class Chat:
         def reply(wanted: Any) -> Any:
             if isinstance(wanted, ChatRequest):
                 return self._backend.complete(wanted, run.options())
-            return do_calls(wanted, run.running)
+            return run.outcome(wanted)
 
         return drive(run.flow, reply)
+
+    def stream_tools(self, messages: Prompt, **params: Unpack[RunParams]) -> ToolStream:
+        """The same run as events: those of its answers while they are made, and what becomes of the calls.
+
+        Takes what `run_tools` takes. Nothing is sent before the block is entered or the first event read. Beside the events of
+        `stream` there are "answer" for each whole answer, "call" and "result" when a call begins and when its result is there,
+        and at the end "done", whose `run` is what `run_tools` gives. Leaving the block stops the answer under way at the other
+        end. Raises as `run_tools` does; an error inside an answer has as `partial` what had come of it.
+        """
+        from gpt.tools.run import taken
+        from gpt.tools.stream import ToolStream
+
+        settings = taken(params)  # type: ignore[arg-type]
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
+        request = _with_usage(request, self._backend, needed=settings.get("max_total_tokens") is not None)
+        return ToolStream(self._backend.stream, request, options, _profile_of(self._backend), settings)
 
     def create_chat_completion(
         self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]
@@ -608,9 +626,12 @@ def _no_value(partial: str) -> None:
         raise InvalidRequestError("partial: says how a value comes, and needs into= to say of what type", param="partial")
 
 
-def _with_usage(request: ChatRequest, backend: object) -> ChatRequest:
-    """The request asking for usage at the end of the stream, where the backend can give it and nobody said otherwise."""
-    if request.stream_options is UNSET and _profile_of(backend).streams_usage:
+def _with_usage(request: ChatRequest, backend: object, *, needed: bool = False) -> ChatRequest:
+    """The request asking for usage at the end of the stream, where the backend can give it and nobody said otherwise.
+
+    Where it is `needed`, a backend is asked of which that is not known.
+    """
+    if request.stream_options is UNSET and (needed or _profile_of(backend).streams_usage):
         return msgspec.structs.replace(request, stream_options=StreamOptions(include_usage=True))
     return request
 
@@ -850,7 +871,7 @@ class AsyncChat:
     async def run_tools(self, messages: Prompt, **params: Unpack[RunParams]) -> ToolRun:
         """The conversation with the model's calls of `tools` done; see `Chat.run_tools`. Cancelling it cancels async tools."""
         from gpt.flows import adrive
-        from gpt.tools.run import Run, ado_calls, taken
+        from gpt.tools.run import Run, taken
 
         settings = taken(params)  # type: ignore[arg-type]
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
@@ -859,9 +880,22 @@ class AsyncChat:
         async def reply(wanted: Any) -> Any:
             if isinstance(wanted, ChatRequest):
                 return await self._backend.complete(wanted, run.options())
-            return await ado_calls(wanted, run.running)
+            return await run.aoutcome(wanted)
 
-        return await adrive(run.flow, reply)
+        try:
+            return await adrive(run.flow, reply)
+        finally:
+            await run.astop()
+
+    def stream_tools(self, messages: Prompt, **params: Unpack[RunParams]) -> AsyncToolStream:
+        """The same run as events; see `Chat.stream_tools`. Not awaited: `async with`. Leaving it cancels async tools too."""
+        from gpt.tools.run import taken
+        from gpt.tools.stream import AsyncToolStream
+
+        settings = taken(params)  # type: ignore[arg-type]
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
+        request = _with_usage(request, self._backend, needed=settings.get("max_total_tokens") is not None)
+        return AsyncToolStream(self._backend.stream, request, options, _profile_of(self._backend), settings)
 
     async def create_chat_completion(
         self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]

@@ -46,9 +46,25 @@ def run_async(backend: Scripted, **params: Any) -> ToolRun:
     return asyncio.run(AsyncGpt(backend=backend).chat.run_tools("go", **params))
 
 
-@pytest.fixture(params=[run_blocking, run_async], ids=["blocking", "asyncio"])
+def stream_blocking(backend: Scripted, **params: Any) -> ToolRun:
+    with Gpt(backend=backend).chat.stream_tools("go", **params) as stream:
+        return stream.until_done()
+
+
+def stream_async(backend: Scripted, **params: Any) -> ToolRun:
+    async def main() -> ToolRun:
+        async with AsyncGpt(backend=backend).chat.stream_tools("go", **params) as stream:
+            return await stream.until_done()
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(
+    params=[run_blocking, run_async, stream_blocking, stream_async],
+    ids=["blocking", "asyncio", "streamed", "streamed-asyncio"],
+)
 def run(request: pytest.FixtureRequest) -> Runner:
-    """A run by either client."""
+    """A run by either client, whole or streamed."""
     runner: Runner = request.param
     return runner
 
@@ -86,11 +102,45 @@ def test_a_run(run: Runner) -> None:
     assert ("answered", "9") == (done.ended, done.text)
     assert {"a": "4", "b": "3", "c": "10"} == results(done)
     assert Usage(6, 14, 20) == done.usage
-    assert ["answer", "result", "result", "answer", "result", "answer"] == steps
+    first = ["answer", "call", "call", "result", "result"]
+    assert [*first, "answer", "call", "result", "answer"] == steps
     assert ["required", None, None] == [asked.tool_choice or None for asked in backend.asked]
     assert done.messages[:-1] == list(backend.asked[-1].messages)
     assert UserMessage("go") == done.messages[0]
     assert done.messages == pickle.loads(pickle.dumps(done)).messages
+
+
+def test_a_result_is_told_of_when_it_is_there(run: Runner) -> None:
+    """A result is told of while other calls go on; in the conversation results stand in the order of the calls."""
+    told = threading.Event()
+    order: list[str] = []
+
+    def waits() -> bool:
+        """Waits until the other result has been told of."""
+        return told.wait(60)
+
+    def note(step: Any) -> None:
+        if step.type == "result":
+            order.append(step.call.id)
+            told.set()
+
+    answer = calling(("waits", "{}", "a"), ("double", '{"x": 2}', "b"))
+    done = run(Scripted(answer, "on"), tools=[waits, double], on_step=note)
+    assert ["b", "a"] == order
+    assert [("a", "true"), ("b", "4")] == list(results(done).items())
+
+
+def test_one_by_one(run: Runner) -> None:
+    """Where calls are done one by one, each has its result before the next begins; a call that is refused never begins."""
+    steps: list[tuple[str, str]] = []
+
+    def note(step: Any) -> None:
+        if step.type != "answer":
+            steps.append((step.type, step.call.id))
+
+    answer = calling(("double", '{"x": 2}', "a"), ("double", '{"x": "two"}', "b"), ("later", '{"x": 2}', "c"))
+    run(Scripted(answer, "on"), tools=[double, later], parallel=1, on_step=note)
+    assert [("result", "b"), ("call", "a"), ("result", "a"), ("call", "c"), ("result", "c")] == steps
 
 
 def test_the_conversation_goes_on(run: Runner) -> None:
@@ -206,6 +256,14 @@ def test_limits(run: Runner, limit: dict[str, int], ended: str, turns: int, told
     assert (ended, turns) == (done.ended, len(done.completions))
     assert told == done.messages[-1].content
     assert turns == len(results(done))
+
+
+def test_a_budget_that_cannot_be_kept(run: Runner) -> None:
+    """Where answers do not say what they took, a run with a budget warns, once."""
+    unknown = ChatCompletion(choices=calling(("double", '{"x": 2}', "a")).choices)
+    with pytest.warns(RuntimeWarning, match="max_total_tokens cannot be kept") as caught:
+        done = run(Scripted(unknown, unknown, "on"), tools=[double], max_total_tokens=1)
+    assert ("answered", 1) == (done.ended, len(caught))
 
 
 @pytest.mark.parametrize(
@@ -361,6 +419,38 @@ def test_leaving_the_program() -> None:
 
     with pytest.raises(SystemExit):
         run_blocking(Scripted(calling(("leaves", "{}", "a")), "on"), tools=[leaves])
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda chat, **params: chat.run_tools("go", **params),
+        lambda chat, **params: chat.stream_tools("go", **params).until_done(),
+    ],
+    ids=["asyncio", "streamed-asyncio"],
+)
+def test_what_a_hook_raises(start: Callable[..., Any]) -> None:
+    """An error of on_step goes on its way, once the async tools that are under way have been cancelled."""
+    stopped: list[str] = []
+
+    async def waits() -> None:
+        """Waits."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append("waits")
+
+    def fail(step: Any) -> None:
+        if step.type == "result":
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        answer = calling(("waits", "{}", "a"), ("later", '{"x": 2}', "b"))
+        with pytest.raises(ZeroDivisionError):
+            await start(AsyncGpt(backend=Scripted(answer)).chat, tools=[waits, later], on_step=fail)
+        assert ["waits"] == stopped
+
+    asyncio.run(main())
 
 
 def test_cancelling_stops_async_tools() -> None:

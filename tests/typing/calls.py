@@ -6,6 +6,8 @@ from typing import Any, assert_type
 from gpt import (
     AsyncGpt,
     AsyncParsedStream,
+    AsyncToolStream,
+    CallStep,
     ChatCompletion,
     ChatCompletionChunk,
     ContentEvent,
@@ -18,10 +20,13 @@ from gpt import (
     ModelList,
     Parsed,
     ParsedStream,
+    ResultStep,
     SystemMessage,
     Timeout,
     ToolCall,
     ToolRun,
+    ToolStep,
+    ToolStream,
     UserMessage,
     parts,
     tool,
@@ -34,6 +39,7 @@ answer = client.chat.complete("hi", temperature=0, stop=["a"], body={"top_k": 4}
 assert_type(answer, ChatCompletion)
 assert_type(answer.text, str)
 assert_type(answer.message.content, str | None)
+assert_type(answer.message.reasoning, str | None)
 assert_type(client.models.list(), ModelList)
 
 # Lists of one class, of several, and of dicts are all conversations; an answer's message goes back in.
@@ -99,11 +105,46 @@ async def half(x: int) -> float:
 tools_run = client.chat.run_tools("hi", tools=[double, half, {"type": "function"}], max_turns=3, temperature=0)
 assert_type(tools_run, ToolRun)
 assert_type(tools_run.text, str)
+
+
+def note(step: ToolStep) -> None:
+    if step.type == "result":
+        assert_type(step, ResultStep)
+
+
+with client.chat.stream_tools("hi", tools=[double, half], max_total_tokens=100, on_step=note, temperature=0) as tool_stream:
+    assert_type(tool_stream, ToolStream)
+    for tool_event in tool_stream:
+        if tool_event.type == "content":
+            assert_type(tool_event, ContentEvent)
+        elif tool_event.type == "answer":
+            assert_type(tool_event.completion, ChatCompletion)
+        elif tool_event.type == "call":
+            assert_type(tool_event, CallStep)
+            assert_type(tool_event.call, ToolCall | CustomToolCall)
+        elif tool_event.type == "result":
+            assert_type(tool_event, ResultStep)
+        elif tool_event.type == "done":
+            assert_type(tool_event.run, ToolRun)
+    for text in tool_stream.text_stream:
+        assert_type(text, str)
+    assert_type(tool_stream.run, ToolRun)
+    assert_type(tool_stream.messages, list[Any])
+    assert_type(tool_stream.snapshot, ChatCompletion)
+    assert_type(tool_stream.until_done(), ToolRun)
 client.chat.run_tools([UserMessage([parts.image("a.png")])], tools=[])
 
 
 async def on_asyncio() -> None:
     assert_type(await AsyncGpt().chat.run_tools("hi", tools=[double]), ToolRun)
+    async with AsyncGpt().chat.stream_tools("hi", tools=[double], on_step=note) as run:
+        assert_type(run, AsyncToolStream)
+        async for happening in run:
+            if happening.type == "done":
+                assert_type(happening.run, ToolRun)
+        async for said_piece in run.text_stream:
+            assert_type(said_piece, str)
+        assert_type(await run.until_done(), ToolRun)
     async with AsyncGpt(backend=Local()) as other:
         assert_type(await other.chat.complete("hi"), ChatCompletion)
         assert_type(await other.chat.parse("hi", into=City), Parsed[City])
@@ -116,6 +157,7 @@ async def on_asyncio() -> None:
 
 
 client.chat.complete("hi", temprature=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+client.chat.stream_tools("hi")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 client.chat.complete(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 extra: dict[str, Any] = {"anything": 1}
 client.chat.complete("hi", body=extra)

@@ -1,11 +1,13 @@
 """The tool loop: ask, do the calls of the answer, ask again. A flow, which never waits and runs no tool.
 
-It yields a `ChatRequest` and is sent its `ChatCompletion`, or `Calls` and is sent their results in the same order. Every call
-of the model gets a result, whatever becomes of it, so that the conversation can be sent again after any end.
+It yields a `ChatRequest` and is sent its `ChatCompletion`; or `Calls`, again until each of them has its result, and is sent an
+`Outcome` each time. Every call of the model gets a result, whatever becomes of it, so that the conversation can be sent again
+after any end. The results stand in it in the order of the calls, whichever was there first.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -58,6 +60,12 @@ class Calls(msgspec.Struct, frozen=True):
     at_once: int
 
 
+Outcome: TypeAlias = tuple[int, ToolResult | None]
+"""What has happened to one of `Calls`, by its place there: it has begun (None), or it has its result.
+
+One that is refused, or cannot be done, has a result only."""
+
+
 class AnswerStep(msgspec.Struct, frozen=True):
     """The model answered; `turn` counts from 0."""
 
@@ -66,8 +74,16 @@ class AnswerStep(msgspec.Struct, frozen=True):
     type: ClassVar[Literal["answer"]] = "answer"
 
 
+class CallStep(msgspec.Struct, frozen=True):
+    """A call has begun; one that is refused, or cannot be done, never does."""
+
+    call: AnyCall
+    turn: int
+    type: ClassVar[Literal["call"]] = "call"
+
+
 class ResultStep(msgspec.Struct, frozen=True):
-    """A call got its result; `error` is what went wrong, where something did."""
+    """A call got its result, while others may still go on; `error` is what went wrong, where something did."""
 
     call: AnyCall
     message: ToolMessage
@@ -76,7 +92,7 @@ class ResultStep(msgspec.Struct, frozen=True):
     type: ClassVar[Literal["result"]] = "result"
 
 
-ToolStep: TypeAlias = AnswerStep | ResultStep
+ToolStep: TypeAlias = AnswerStep | CallStep | ResultStep
 
 
 class ToolRun(msgspec.Struct, frozen=True):
@@ -161,7 +177,8 @@ def looping(
 ) -> ToolFlow:
     """The flow of a run. `out_of_time` tells whether its deadline has passed.
 
-    A forced `tool_choice` holds for the first answer only: held on to, it would never let the model answer. Raises
+    A forced `tool_choice` holds for the first answer only: held on to, it would never let the model answer. Warns once, by a
+    RuntimeWarning, where `max_total_tokens` cannot be kept because an answer does not say what it took. Raises
     InvalidRequestError for a limit that is no count.
     """
     for name, value in (("max_turns", max_turns), ("parallel", parallel), ("max_total_tokens", max_total_tokens)):
@@ -176,6 +193,7 @@ def looping(
     if toolbox.definitions:
         request = msgspec.structs.replace(request, tools=toolbox.definitions)
     completions: list[ChatCompletion] = []
+    counted = max_total_tokens is not None
     at_once = 1 if request.parallel_tool_calls is False else parallel
     for turn in range(max_turns):
         try:
@@ -187,6 +205,13 @@ def looping(
             request = msgspec.structs.replace(request, tool_choice=UNSET)
         message = identified(completion.message, turn)
         completions.append(completion)
+        if counted and completion.usage is None:
+            counted = False
+            warnings.warn(
+                "max_total_tokens cannot be kept: an answer does not say how many tokens it took",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         messages.append(message)
         step(AnswerStep(completion, turn))
         calls: Sequence[AnyCall] = message.tool_calls or ()
@@ -199,18 +224,13 @@ def looping(
         elif out_of_time():
             ended = "deadline"
         try:
-            results = yield from _done(calls, toolbox, messages, turn, at_once, ended)
+            results, ends = yield from _done(calls, toolbox, messages, turn, at_once, ended, step)
         except GptError as error:
             error.conversation = messages[:-1]  # without the calls, which have no results
             raise
         pending = tuple(call for call in calls if call.id not in results)
-        for call in calls:
-            if call.id in results:
-                result = results[call.id]
-                told = ToolMessage(result.content, call.id)
-                messages.append(told)
-                step(ResultStep(call, told, turn, result.error))
-        if ended is None and any(result.ends for result in results.values()):
+        messages += [results[call.id] for call in calls if call.id in results]
+        if ended is None and ends:
             ended = "tool"
         if pending:
             ended = "handed_over"
@@ -222,27 +242,47 @@ def looping(
 
 
 def _done(
-    calls: Sequence[AnyCall], toolbox: Toolbox, messages: list[Any], turn: int, at_once: int, ended: Ended | None
-) -> Generator[Want, Any, dict[str, ToolResult]]:
-    """The results of calls, by id; those of tools that are no functions have none."""
-    results: dict[str, ToolResult] = {}
+    calls: Sequence[AnyCall],
+    toolbox: Toolbox,
+    messages: list[Any],
+    turn: int,
+    at_once: int,
+    ended: Ended | None,
+    step: Callable[[ToolStep], object],
+) -> Generator[Want, Any, tuple[dict[str, ToolMessage], bool]]:
+    """The results of calls, by id, and whether one ends the run; calls of tools that are no functions have none."""
+    results: dict[str, ToolMessage] = {}
+    ends = False
+
+    def note(call: AnyCall, result: ToolResult) -> None:
+        results[call.id] = ToolMessage(result.content, call.id)
+        step(ResultStep(call, results[call.id], turn, result.error))
+
     doable: list[tuple[AnyCall, PythonTool]] = []
     for call in calls:
         name, _ = name_and_text(call)
         function = toolbox.functions.get(name)
         if ended is not None and (function is not None or name not in toolbox.names):
             why = "tokens" if ended == "budget" else "time"
-            results[call.id] = ToolResult(f"Not done: the limit of {why} had been reached.")
+            note(call, ToolResult(f"Not done: the limit of {why} had been reached."))
         elif function is not None:
             doable.append((call, function))
         elif name not in toolbox.names:
             offered = ", ".join(sorted(toolbox.names)) or "none"
             problem = LookupError(f"there is no tool {name!r}; there are {offered}")
-            results[call.id] = ToolResult(f"Error: {problem}.", problem)
-    if doable:
-        made: list[ToolResult] = yield Calls(doable, tuple(messages), turn, at_once)
-        results |= {call.id: result for (call, _), result in zip(doable, made, strict=True)}
-    return results
+            note(call, ToolResult(f"Error: {problem}.", problem))
+    work = Calls(doable, tuple(messages), turn, at_once)
+    left = len(doable)
+    while left:
+        place, result = yield work
+        call, _ = doable[place]
+        if result is None:
+            step(CallStep(call, turn))
+        else:
+            left -= 1
+            ends = ends or result.ends
+            note(call, result)
+    return results, ends
 
 
 def identified(message: ResponseMessage, turn: int) -> ResponseMessage:

@@ -1,4 +1,4 @@
-"""Tools run: the calls of an answer done at once, in threads or as tasks, each ending as a result.
+"""Tools run: the calls of an answer done at once, in threads or as tasks; each result is given when it is there.
 
 What a tool raises, or what it cannot be given, is told to the model; with `on_error="raise"` it ends the run instead.
 """
@@ -11,7 +11,7 @@ import inspect
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Required, TypedDict
 
 import msgspec
@@ -22,15 +22,18 @@ from gpt.protocol.profiles import Profile
 from gpt.protocol.wire import Seconds
 from gpt.structured.dialects import Dialect
 from gpt.tools.functions import AnyTool, EndRun, PythonTool, ToolContext
-from gpt.tools.loop import AnyCall, Calls, Toolbox, ToolFlow, ToolResult, ToolStep, context_of, looping, name_and_text
+from gpt.tools.loop import AnyCall, Calls, Outcome, Toolbox, ToolFlow, ToolResult, ToolStep, context_of, looping, name_and_text
 from gpt.types import ChatRequest, ContentPart
 
 Approve = Callable[[AnyCall, ToolContext], "bool | str | Awaitable[bool | str]"]
 """Asked before a call is done: True does it; False, or a text that tells the model why not, does not."""
 
 
-class Running(msgspec.Struct, frozen=True):
-    """How the calls of a run are done. `tool_timeout` is in seconds, a call; `ends_at` is by `time.perf_counter`."""
+class Running(msgspec.Struct):
+    """How the calls of a run are done. `tool_timeout` is in seconds, a call.
+
+    `ends_at` is by `time.perf_counter`, and known once the first request goes out.
+    """
 
     dialect: Dialect
     on_error: Literal["tell", "raise"] = "tell"
@@ -46,6 +49,10 @@ class Running(msgspec.Struct, frozen=True):
             raise InvalidRequestError(
                 f"tool_timeout: expected seconds above 0, got {self.tool_timeout!r}", param="tool_timeout"
             )
+
+    def out_of_time(self) -> bool:
+        """Whether the run's deadline has passed."""
+        return self.ends_at is not None and time.perf_counter() >= self.ends_at
 
     def left(self) -> Seconds | None:
         """Seconds that a call may take that begins now; None for any."""
@@ -96,12 +103,15 @@ _OF_FLOW = ("max_turns", "max_total_tokens", "parallel", "on_step")
 def taken(params: dict[str, Any]) -> dict[str, Any]:
     """The keywords of a call that are the run's; takes them out of `params`. Raises TypeError without `tools`."""
     if "tools" not in params:
-        raise TypeError("run_tools: missing tools=, the functions that the model may call")
+        raise TypeError("missing tools=, the functions that the model may call")
     return {name: params.pop(name) for name in ("tools", *_OF_TOOLS, *_OF_FLOW) if name in params}
 
 
 class Run:
-    """One run under way: its flow, how its calls are done, and how long it has left."""
+    """One run under way: its flow, how its calls are done, and how long it has left. It sends nothing.
+
+    Raises InvalidRequestError for settings that mean nothing.
+    """
 
     def __init__(self, request: ChatRequest, options: CallOptions, profile: Profile, settings: dict[str, Any]) -> None:
         tools = settings.pop("tools")
@@ -109,24 +119,43 @@ class Run:
             raise InvalidRequestError(f"tools: expected a list of functions, got {type(tools).__name__}", param="tools")
         # A request that came as an object may have tools of its own.
         toolbox = Toolbox([*(request.tools or ()), *tools], profile)
-        ends_at = None if options.deadline is None else time.perf_counter() + options.deadline
         given = {name: settings.pop(name) for name in _OF_TOOLS if name in settings}
-        self.running = Running(toolbox.dialect, ends_at=ends_at, **given)
+        self.running = Running(toolbox.dialect, **given)
         self.running.check()
         self._options = options
-        self.flow: ToolFlow = looping(request, toolbox, out_of_time=self._out_of_time, **settings)
-
-    def _out_of_time(self) -> bool:
-        ends_at = self.running.ends_at
-        return ends_at is not None and time.perf_counter() >= ends_at
+        self._work: Calls | None = None
+        self._outcomes: Any = None
+        self.flow: ToolFlow = looping(request, toolbox, out_of_time=self.running.out_of_time, **settings)
 
     def options(self) -> CallOptions:
-        """The options of the next request: what is left of the deadline holds for it."""
-        ends_at = self.running.ends_at
-        if ends_at is None:
+        """The options of the next request: what is left of the deadline, which counts from the first, holds for it."""
+        if self._options.deadline is None:
             return self._options
+        now = time.perf_counter()
+        if self.running.ends_at is None:
+            self.running.ends_at = now + self._options.deadline
         # Never 0: a turn that begins has seen that there is time left.
-        return msgspec.structs.replace(self._options, deadline=max(ends_at - time.perf_counter(), 0.001))
+        return msgspec.structs.replace(self._options, deadline=max(self.running.ends_at - now, 0.001))
+
+    def outcome(self, work: Calls) -> Outcome:
+        """What happens next to calls; the first time begins them. Raises ToolError by `on_error`."""
+        if work is not self._work:
+            self._work, self._outcomes = work, do_calls(work, self.running)
+        made: Outcome = next(self._outcomes)
+        return made
+
+    async def aoutcome(self, work: Calls) -> Outcome:
+        """`outcome`, on asyncio."""
+        if work is not self._work:
+            await self.astop()  # those before have their results, but have not been read to their end
+            self._work, self._outcomes = work, ado_calls(work, self.running)
+        made: Outcome = await anext(self._outcomes)
+        return made
+
+    async def astop(self) -> None:
+        """Cancel the async tools that are under way, and wait until they have ended."""
+        if self._outcomes is not None:
+            await self._outcomes.aclose()
 
 
 def _refused(verdict: object) -> ToolResult | None:
@@ -185,9 +214,8 @@ def _timed_out(seconds: Seconds) -> TimeoutError:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def do_calls(work: Calls, running: Running) -> list[ToolResult]:
-    """The results of calls, in their order. A tool that takes too long goes on in its thread, and nobody waits for it."""
-    results: dict[int, ToolResult] = {}
+def do_calls(work: Calls, running: Running) -> Iterator[Outcome]:
+    """What happens to calls, as it does. A tool that takes too long goes on in its thread, and nobody waits for it."""
     waiting: dict[int, dict[str, Any]] = {}
     for place in range(len(work.calls)):
         given = running.bound(place, work)
@@ -198,7 +226,7 @@ def do_calls(work: Calls, running: Running) -> list[ToolResult]:
                 waiting[place] = given
                 continue
             given = refused
-        results[place] = given
+        yield place, given
     outcomes: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
     due: dict[int, tuple[Seconds, Seconds]] = {}
     under_way: set[int] = set()
@@ -211,18 +239,18 @@ def do_calls(work: Calls, running: Running) -> list[ToolResult]:
                 due[place] = (time.perf_counter() + left, left)
             under_way.add(place)
             _begin(place, work.calls[place][1], given, outcomes)
+            yield place, None
         ends = min((due[place][0] for place in under_way if place in due), default=None)
         try:
             place, value, error = outcomes.get(timeout=None if ends is None else max(0.0, ends - time.perf_counter()))
         except queue.Empty:
             for late in [place for place in under_way if place in due and due[place][0] <= time.perf_counter()]:
                 under_way.discard(late)
-                results[late] = running.failed(work.calls[late][0], _timed_out(due[late][1]))
+                yield late, running.failed(work.calls[late][0], _timed_out(due[late][1]))
             continue
         if place in under_way:
             under_way.discard(place)
-            results[place] = value if error is None else running.failed(work.calls[place][0], error)
-    return [results[place] for place in range(len(work.calls))]
+            yield place, value if error is None else running.failed(work.calls[place][0], error)
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:
@@ -249,9 +277,8 @@ def _begin(place: int, tool: PythonTool, given: dict[str, Any], outcomes: queue.
 # --------------------------------------------------------------------------------------------------------------------
 
 
-async def ado_calls(work: Calls, running: Running) -> list[ToolResult]:
-    """`do_calls` on asyncio: async tools are tasks, which cancelling the run cancels; others run in threads."""
-    results: dict[int, ToolResult] = {}
+async def ado_calls(work: Calls, running: Running) -> AsyncGenerator[Outcome, None]:
+    """`do_calls` on asyncio: async tools are tasks, which cancelling or closing this cancels; others run in threads."""
     approved: dict[int, dict[str, Any]] = {}
     for place in range(len(work.calls)):
         given = running.bound(place, work)
@@ -262,30 +289,40 @@ async def ado_calls(work: Calls, running: Running) -> list[ToolResult]:
                 approved[place] = given
                 continue
             given = refused
-        results[place] = given
+        yield place, given
     places = asyncio.Semaphore(work.at_once)
+    news: asyncio.Queue[Outcome | asyncio.Task[None]] = asyncio.Queue()
 
     async def one(place: int, given: dict[str, Any]) -> None:
         call, tool = work.calls[place]
         async with places:
+            news.put_nowait((place, None))
             left = running.left()
             clock = asyncio.timeout(left)
             try:
                 async with clock:
-                    results[place] = _result(await _acall(tool, given))
+                    result = _result(await _acall(tool, given))
             except Exception as error:  # noqa: BLE001 - told to the model
                 late = left is not None and clock.expired()
-                results[place] = running.failed(call, _timed_out(left or 0.0) if late else error)
+                result = running.failed(call, _timed_out(left or 0.0) if late else error)
+            news.put_nowait((place, result))
 
     tasks = [asyncio.ensure_future(one(place, given)) for place, given in approved.items()]
+    for task in tasks:
+        task.add_done_callback(news.put_nowait)
+    left = len(tasks)
     try:
-        await asyncio.gather(*tasks)
-    except BaseException:
+        while left:
+            new = await news.get()
+            if isinstance(new, asyncio.Task):
+                left -= 1
+                new.result()  # raises what ended it, if something did
+            else:
+                yield new
+    finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-    return [results[place] for place in range(len(work.calls))]
 
 
 async def _acall(tool: PythonTool, given: dict[str, Any]) -> Any:
