@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import runpy
 import wave
 from pathlib import Path
@@ -18,6 +19,7 @@ from gpt import (
     Delta,
     FunctionCall,
     Gpt,
+    Local,
     ResponseMessage,
     ToolCall,
     Usage,
@@ -115,6 +117,12 @@ def test_speech(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with wave.open(str(path)) as file:
         assert (1, 2, 24_000, frames) == (file.getnchannels(), file.getsampwidth(), file.getframerate(), file.readframes(99))
     assert {"voice": "alloy", "format": "pcm16"} == script.asked[0].to_dict()["audio"]
+
+
+def test_local_tools(capsys: pytest.CaptureFixture[str], box: Local) -> None:
+    """The model in the box fills in the form."""
+    runpy.run_path(str(EXAMPLES / "local_tools.py"))["main"](Gpt(backend=box), "Two tickets to Bergen on the ferry, please.")
+    assert re.fullmatch(r"[1-9] to .{0,30} by (bus|ferry|train)\n", capsys.readouterr().out)
 
 
 def test_every_example_is_run() -> None:

@@ -348,14 +348,6 @@ def test_a_stream_keeps_its_model() -> None:
     assert before == len(llama._engines)
 
 
-def test_calls_in_the_history(client: Gpt) -> None:
-    """Calls of tools that this model's template would leave out are refused by name."""
-    call: Any = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    said: list[Any] = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}]
-    with pytest.raises(UnsupportedParameterError, match=r"messages\[1\].tool_calls: this model's template knows no tools"):
-        client.chat.complete([*said, {"role": "tool", "content": "y", "tool_call_id": "1"}])
-
-
 CLOCKS = [
     ({"timeout": Timeout(first_byte=0.02)}, "first_byte", LONG),
     ({"timeout": Timeout(idle=0.000001)}, "read", "Tell a very long story."),

@@ -342,4 +342,12 @@ def test_facts(box: Local) -> None:
     """The engine tells what the model is."""
     facts = box.load().facts()
     assert (49152, 8192, False, False, False) == (facts.vocabulary, facts.trained, facts.tools, facts.vision, facts.audio)
+    assert facts.system
+    assert "<|im_start|>" in facts.template
     assert llama.BATCH == box.load().settings.batch
+
+
+def test_rendered(box: Local) -> None:
+    """What the template makes of messages, up to where the answer begins; nothing of messages that it refuses."""
+    assert box.load().rendered([{"role": "user", "content": "hi"}]).endswith("hi<|im_end|>\n<|im_start|>assistant\n")
+    assert "" == box.load().rendered([{"role": "user", "content": [{"type": "zap"}]}])

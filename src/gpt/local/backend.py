@@ -17,7 +17,9 @@ import msgspec
 
 from gpt.backend import DEFAULT_OPTIONS, CallOptions
 from gpt.errors import GptError, InvalidRequestError, RequestTimeoutError, ServerError
-from gpt.local.sampling import engine_request, needs_facts
+from gpt.local.calls.offer import offer_of
+from gpt.local.calls.read import Reader
+from gpt.local.sampling import engine_request, needs_calling, needs_vocabulary
 from gpt.protocol import codec
 from gpt.protocol.chunks import Fold
 from gpt.protocol.failures import engine_failure
@@ -46,7 +48,7 @@ class Local:
     when the last Local that uses it is closed or dropped. May be shared by threads; refuses to work after a fork.
     """
 
-    profile = Profile(streams_usage=True, dialect="grammar", rungs=("json_schema",))
+    profile = Profile(streams_usage=True, dialect="grammar", rungs=("json_schema",), echoes="always")
 
     def __init__(
         self,
@@ -140,22 +142,25 @@ class Local:
         if options.headers or options.query:
             raise InvalidRequestError("headers, query: there is no server here to send them to", param="headers")
         # Encoding checks every field, and gives plain values whatever the caller mixed.
-        given = msgspec.json.decode(codec.encode_request(msgspec.structs.replace(request, extra=UNSET)))
+        given = msgspec.json.decode(codec.encode_request(msgspec.structs.replace(request, extra=UNSET), echoes="always"))
         known = {name: value for name, value in given.items() if name in request.__struct_fields__}
         plain = ChatRequest(**known, extra=request.extra)
+        offer = offer_of(plain)
         engine = self.load()
         # Asking the engine takes it a moment, so it is asked only where the answer matters.
-        facts = engine.facts() if needs_facts(plain) else None
-        asked = engine_request(plain, facts.vocabulary if facts else 0, tools=facts is not None and facts.tools)
+        vocabulary = engine.facts().vocabulary if needs_vocabulary(plain) else 0
+        calling = engine.calling() if needs_calling(plain) else None
+        asked, plan = engine_request(plain, vocabulary, calling, offer)
         if (plain.n or 1) > self._slots:
             raise InvalidRequestError(
                 f"n: the engine has {self._slots} slots, so at most {self._slots} choices; Local(..., slots={plain.n})",
                 param="n",
             )
         asked |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
-        run = engine.start(asked, options.cancel, whole=whole)
+        run = engine.start(asked, options.cancel, plan.trials if plan else (), whole=whole)
         bare = bool(plain.logprobs) and not plain.top_logprobs
-        return LocalStream(self, run, options, started, choices=plain.n or 1, usage=usage, bare_logprobs=bare)
+        readers = [Reader(offer, plan) if offer and plan else None for _ in range(plain.n or 1)]
+        return LocalStream(self, run, options, started, readers, usage=usage, bare_logprobs=bare)
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:  # noqa: ARG002 - as every Backend
         """The model that answers here. Nothing is fetched or loaded; raises as a first call where there is no such file."""
@@ -202,15 +207,16 @@ class LocalStream:
         run: Run,
         options: CallOptions,
         started: float,
+        readers: list[Reader | None],
         *,
-        choices: int,
         usage: bool,
         bare_logprobs: bool,
     ) -> None:
         self._backend = backend  # which frees the engine when it is dropped, so a stream keeps it
         self._run = run
         self._model = backend._name
-        self._unfinished = choices
+        self._readers = readers  # of the choices
+        self._unfinished = len(readers)
         self._options = options
         self._started = started
         self._usage_wanted = usage
@@ -245,7 +251,7 @@ class LocalStream:
         raise StopIteration
 
     def _chunk(self, item: dict[str, Any]) -> ChatCompletionChunk | None:
-        """The engine's chunk as the protocol has it; None for progress and for counts, which are gathered."""
+        """The engine's chunk as the protocol has it; None for progress, counts, which are gathered, and what is held back."""
         if "prompt_progress" in item:
             return None
         usage = item.pop("usage", None)
@@ -257,16 +263,18 @@ class LocalStream:
             return None
         item["model"] = self._model
         self._last = item
+        said = False
         for choice in item["choices"]:
             if choice["finish_reason"]:
                 self._unfinished -= 1
-            delta = choice["delta"]
-            if delta.get("content", "") is None:
+            delta, reader = choice["delta"], self._readers[choice["index"]]
+            if reader is None and delta.get("content", "") is None:
                 delta["content"] = ""
             if self._bare_logprobs and choice.get("logprobs"):
                 for token in choice["logprobs"]["content"]:
                     token["top_logprobs"] = []
-        return codec.decode_chunk(msgspec.json.encode(item))
+            said = reader is None or reader.read(choice) or said
+        return codec.decode_chunk(msgspec.json.encode(item)) if said else None
 
     def _end(self) -> ChatCompletionChunk:
         self._ended = True

@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,8 +36,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from gpt.errors import GptError, InvalidRequestError, ServerError
+from gpt.local.calls.form import GENERAL, Calling, read_form, thinks
+from gpt.local.calls.grammar import TOLD
+from gpt.protocol.failures import engine_failure
 
 T = TypeVar("T")
+
+Trials = Sequence[tuple[str, str]]
+"""Grammars to be tried, each with the path of what it is of in the request."""
 
 BATCH = 128
 """Tokens of a prompt that are read between two chances to stop."""
@@ -67,7 +73,10 @@ class Facts(msgspec.Struct, frozen=True):
     vocabulary: int
     trained: int
     tools: bool
-    """Whether the chat template knows tools."""
+    """Whether the chat template knows tools, and the calls of them in the history."""
+    system: bool
+    """Whether the chat template knows a system message."""
+    template: str
     vision: bool
     audio: bool
 
@@ -83,6 +92,9 @@ class Engine:
         self._running: weakref.WeakSet[Run] = weakref.WeakSet()
         self._key = secrets.token_urlsafe(32)
         self._facts: Facts | None = None
+        self._calling: Calling | None = None
+        self._tried: set[str] = set()
+        """Grammars that could be made."""
         self._server: Any = None
         self._lock = threading.RLock()
         """Held while the model is loaded, and while a call begins or all are stopped."""
@@ -98,13 +110,19 @@ class Engine:
         """The URL of the engine's own HTTP server; it answers nobody without the key."""
         return str(self._server.listening_address)
 
-    def start(self, request: dict[str, Any], cancel: threading.Event | None, *, whole: bool = False) -> Run:
-        """Begin an answer. Its chunks come out of the Run's queue, with `whole` all of them at the end."""
+    def start(
+        self, request: dict[str, Any], cancel: threading.Event | None, trials: Trials = (), *, whole: bool = False
+    ) -> Run:
+        """Begin an answer. Its chunks come out of the Run's queue, with `whole` all of them at the end.
+
+        The grammars in `trials`, each with the path of what it is of, are tried before, once each.
+        """
         with self._lock:
             server = self._server
             if server is None:
                 raise InvalidRequestError("the client is closed; make a new one")
-            run = Run(server, request, cancel, whole=whole)
+            untried = [(path, grammar) for path, grammar in trials if grammar not in self._tried]
+            run = Run(server, request, cancel, untried, self._tried, whole=whole)
             self._running.add(run)
             run.thread.start()
         return run
@@ -114,22 +132,48 @@ class Engine:
         if self._facts is None:
             meta = self._ask("/v1/models")["data"][0]["meta"]
             properties = self._ask("/props")
+            knows = properties["chat_template_caps"]
             self._facts = Facts(
                 meta["n_vocab"],
                 meta["n_ctx_train"],
-                bool(properties["chat_template_caps"].get("supports_tools")),
+                bool(knows.get("supports_tools") and knows.get("supports_tool_calls")),
+                bool(knows.get("supports_system_role", True)),
+                properties["chat_template"],
                 bool(properties["modalities"].get("vision")),
                 bool(properties["modalities"].get("audio")),
             )
         return self._facts
 
-    def _ask(self, path: str) -> Any:
+    def calling(self) -> Calling:
+        """How the model makes calls; found out once, by what its template makes of a few conversations."""
+        if self._calling is None:
+            facts = self.facts()
+            form = read_form(self.rendered) if facts.tools else None
+            hello = [{"role": "user", "content": "Hello."}]
+            silent = self.rendered(hello, reasoning_effort="none")
+            self._calling = Calling(
+                facts.tools,
+                facts.system,
+                form or GENERAL,
+                thinks(self.rendered(hello), facts.template),
+                "always" if thinks(silent, "") == "always" else "never",
+            )
+        return self._calling
+
+    def rendered(self, messages: list[dict[str, Any]], **params: Any) -> str:
+        """What the chat template makes of messages, up to where the answer begins; "" where it refuses them."""
+        prompt = self._ask("/apply-template", {"messages": messages, **params}).get("prompt")
+        return prompt if isinstance(prompt, str) else ""
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         import http.client
 
         host, _, port = self.address.removeprefix("http://").rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=30)
         try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {self._key}"})
+            headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+            given = None if body is None else msgspec.json.encode(body)
+            connection.request("GET" if body is None else "POST", path, given, headers)
             return msgspec.json.decode(connection.getresponse().read())
         finally:
             connection.close()
@@ -165,7 +209,16 @@ class Run:
     too little to be told from noise: 0.98 of the bare engine's tokens a second with it and 0.98 without, each within 0.013.
     """
 
-    def __init__(self, server: Any, request: dict[str, Any], cancel: threading.Event | None, *, whole: bool) -> None:
+    def __init__(
+        self,
+        server: Any,
+        request: dict[str, Any],
+        cancel: threading.Event | None,
+        untried: Trials = (),
+        tried: set[str] | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
         self.chunks: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
         self.stopped = False
         self.first_token: float | None = None
@@ -175,10 +228,15 @@ class Run:
         self.whole = whole
         self._kept: list[dict[str, Any]] = []
         self._cancel = cancel
+        self._untried = untried
+        self._tried: set[str] = set() if tried is None else tried
         self.thread = threading.Thread(target=self._make, args=(server, request), daemon=True, name="gpt-engine")
 
     def _make(self, server: Any, request: dict[str, Any]) -> None:
         try:
+            for path, grammar in self._untried:
+                _try(server, path, grammar)
+                self._tried.add(grammar)
             server.handle_chat_completions(request, self._take)
         except Exception as error:  # noqa: BLE001 - it is raised where the answer is waited for
             self.chunks.put(error)
@@ -197,6 +255,24 @@ class Run:
         else:
             self.chunks.put(chunk)
         return self.stopped or (self._cancel is not None and self._cancel.is_set())
+
+
+def _try(server: Any, path: str, grammar: str) -> None:
+    """Make one token under a grammar. The engine leaves a grammar that it cannot make out, without a word.
+
+    Raises InvalidRequestError that names `path` where it could not be made.
+    """
+    made = server.handle_completions(
+        {"prompt": "x", "n_predict": 1, "temperature": 0, "cache_prompt": False, "grammar": grammar}
+    )
+    if "error" in made:
+        raise engine_failure(int(made["error"].get("code") or 500), msgspec.json.encode(made), "the engine")
+    if made["choices"][0]["text"] != TOLD:
+        raise InvalidRequestError(
+            f"{path}: the engine cannot hold a model to this schema: nothing can satisfy it, or it has a pattern or a "
+            "reference that the engine does not know (patterns are without look-around, references within the schema)",
+            param=path,
+        )
 
 
 _aside_now: weakref.WeakSet[threading.Thread] = weakref.WeakSet()

@@ -13,6 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 from gpt.errors import InvalidRequestError, UnsupportedParameterError
+from gpt.local.calls.ask import Plan, as_texts, instructed, instructions, plan
+from gpt.local.calls.form import Calling, short_id
+from gpt.local.calls.offer import Offer
 from gpt.types import UNSET, ChatRequest
 
 MAX_TOKENS = 1024
@@ -47,12 +50,12 @@ TREATMENT: dict[str, Treatment] = {
     "tool_choice": "made",
     "functions": "made",
     "function_call": "made",
+    "parallel_tool_calls": "made",
     "extra": "made",
     # Without meaning here, or a matter of the service's bookkeeping: the answer is the same without them.
     "model": "left out",
     "stream": "left out",
     "metadata": "left out",
-    "parallel_tool_calls": "left out",
     "prediction": "left out",  # only makes a service faster
     "prompt_cache_key": "left out",
     "prompt_cache_options": "left out",
@@ -81,21 +84,32 @@ _ROLES = {
     "user": "user",
     "assistant": "assistant",
     "tool": "tool",
+    "function": "tool",
 }
 
 
-def needs_facts(request: ChatRequest) -> bool:
-    """Whether `engine_request` must know what the model is: its vocabulary, and whether its template knows tools.
-
-    The messages are plain dicts.
-    """
-    return bool(request.logit_bias) or any(isinstance(it, dict) and it.get("tool_calls") for it in request.messages)
+def needs_vocabulary(request: ChatRequest) -> bool:
+    """Whether `engine_request` must know how many tokens there are."""
+    return bool(request.logit_bias)
 
 
-def engine_request(request: ChatRequest, vocabulary: int, *, tools: bool = False) -> dict[str, Any]:
-    """What the engine is asked for `request`, whose fields have been checked; token ids are below `vocabulary`.
+def needs_calling(request: ChatRequest) -> bool:
+    """Whether `engine_request` must know how the model makes calls. The messages are plain dicts."""
+    if request.tools or request.functions:
+        return True
+    return any(
+        message.get("tool_calls") or message.get("function_call") or message.get("role") in ("tool", "function")
+        for message in request.messages
+        if isinstance(message, dict)
+    )
 
-    `tools` tells whether the model's template knows tools, and so shows their calls in the history to the model.
+
+def engine_request(
+    request: ChatRequest, vocabulary: int = 0, calling: Calling | None = None, offer: Offer | None = None
+) -> tuple[dict[str, Any], Plan | None]:
+    """What the engine is asked for `request`, whose fields have been checked; and, where it may call tools, how that is read.
+
+    Token ids are below `vocabulary`. `calling` tells how the model makes calls, `offer` what it may call.
 
     Raises InvalidRequestError for a value out of its range, UnsupportedParameterError for what cannot be honoured; both name
     the parameter.
@@ -110,13 +124,15 @@ def engine_request(request: ChatRequest, vocabulary: int, *, tools: bool = False
         for name, treatment in TREATMENT.items()
         if treatment == "passed" and (value := getattr(request, name)) is not UNSET and value is not None
     }
-    asked["messages"] = _messages(request, tools=tools)
+    asked["messages"] = _messages(request, calling, offer)
     asked["max_tokens"] = _limit(request)
     _ranges(request)
     if isinstance(request.seed, int):
         asked["seed"] = request.seed if 0 <= request.seed < _RANDOM_SEED else request.seed % _RANDOM_SEED
     if request.stop is not UNSET and request.stop is not None:
-        asked["stop"] = _stop(request.stop)
+        stop = _stop(request.stop)
+        if offer is None or not offer.required:  # it ends what is said, and must not cut a call
+            asked["stop"] = stop
     if request.logit_bias:
         asked["logit_bias"] = _logit_bias(request.logit_bias, vocabulary)
     if request.logprobs:
@@ -126,7 +142,6 @@ def engine_request(request: ChatRequest, vocabulary: int, *, tools: bool = False
         raise InvalidRequestError("top_logprobs: needs logprobs=True", param="top_logprobs")
     if request.modalities and list(request.modalities) != ["text"]:
         raise _unsupported("modalities", "the model in this process gives text only")
-    _tools(request)
     response_format = _response_format(request)
     if response_format is not None:
         asked["response_format"] = response_format
@@ -137,7 +152,17 @@ def engine_request(request: ChatRequest, vocabulary: int, *, tools: bool = False
             if name == "grammar" and response_format is not None:
                 raise InvalidRequestError("grammar: response_format is given too, and an answer has one form", param="grammar")
             asked[name] = _sendable(name, value)
-    return asked
+    if offer is None or calling is None:
+        return asked, None
+    if "grammar" in asked:
+        raise InvalidRequestError("grammar: tools are given too, whose calls have a form of their own", param="grammar")
+    kwargs: Any = asked.get("chat_template_kwargs") or {}
+    silent = request.reasoning_effort == "none" or kwargs.get("enable_thinking") is False
+    planned = plan(offer, calling, asked["max_tokens"], asked.pop("response_format", None), silent=silent)
+    asked |= planned.asked
+    if kwargs and "chat_template_kwargs" in planned.asked:
+        asked["chat_template_kwargs"] = {**kwargs, **planned.asked["chat_template_kwargs"]}
+    return asked, planned
 
 
 def _unsupported(name: str, why: str) -> UnsupportedParameterError:
@@ -163,7 +188,7 @@ def _stop(stop: str | Sequence[str]) -> list[str]:
     return strings
 
 
-def _messages(request: ChatRequest, *, tools: bool) -> list[dict[str, Any]]:
+def _messages(request: ChatRequest, calling: Calling | None, offer: Offer | None) -> list[dict[str, Any]]:
     """The messages as plain dicts, with the roles that templates know. Only text can be read."""
     messages: list[dict[str, Any]] = msgspec.to_builtins(request.messages)
     for place, message in enumerate(messages):
@@ -173,25 +198,52 @@ def _messages(request: ChatRequest, *, tools: bool) -> list[dict[str, Any]]:
                 f"messages[{place}].role: {role!r} is not one that the model in this process knows ({', '.join(_ROLES)})",
                 param=f"messages[{place}].role",
             )
-        message["role"] = _ROLES[role]
         content = message.get("content")
         if isinstance(content, list):
             for index, part in enumerate(content):
-                if part.get("type") != "text":
+                if part.get("type") not in ("text", "refusal"):
                     path = f"messages[{place}].content[{index}]"
                     raise _unsupported(path, f"a part of type {part.get('type')!r}; the model in this process reads text only")
-            message["content"] = "".join(part["text"] for part in content)
-        elif content is None and not message.get("tool_calls"):
-            message["content"] = ""
+            message["content"] = "".join(part[part["type"]] for part in content)
         if message.get("audio") is not None:
             raise _unsupported(f"messages[{place}].audio", "the model in this process reads text only")
-        if message.get("tool_calls") and not tools:
-            raise _unsupported(
-                f"messages[{place}].tool_calls", "this model's template knows no tools, and would leave the calls out"
-            )
-        if message.get("function_call") is not None:
-            raise _unsupported(f"messages[{place}].function_call", "templates know no function calls, only tool_calls")
-    return messages
+        if role == "function" or message.get("function_call") or message.get("tool_calls"):
+            messages[place] = message = _as_tools(message)
+        message["role"] = _ROLES[role]
+        if message.get("content") is None and not message.get("tool_calls"):
+            message["content"] = message.get("refusal") or ""
+        # What the engine knows of thinking in the history is this name alone; templates that keep none pass over it.
+        thought = message.pop("reasoning", None)
+        message.pop("reasoning_details", None)
+        if isinstance(thought, str) and not message.get("reasoning_content"):
+            message["reasoning_content"] = thought
+    if calling is None:
+        return messages
+    if calling.knows_tools:
+        for message in messages:
+            if "tool_call_id" in message:
+                message["tool_call_id"] = short_id(message["tool_call_id"])
+            for call in message.get("tool_calls") or ():
+                call["id"] = short_id(call.get("id") or "")
+        return messages
+    messages = as_texts(messages)
+    return messages if offer is None else instructed(messages, instructions(offer), knows_system=calling.knows_system)
+
+
+def _as_tools(message: dict[str, Any]) -> dict[str, Any]:
+    """A message of the history with calls of custom tools, and the deprecated function call, as calls of functions."""
+    if message["role"] == "function":
+        return {"role": "tool", "tool_call_id": message["name"], "content": message.get("content")}
+    legacy = message.pop("function_call", None)
+    calls = list(message.get("tool_calls") or ())
+    if legacy:
+        calls.append({"id": legacy["name"], "type": "function", "function": legacy})
+    for place, call in enumerate(calls):
+        if call.get("type") == "custom":
+            custom = call["custom"]
+            arguments = json.dumps({"input": custom["input"]}, ensure_ascii=False)
+            calls[place] = {"id": call["id"], "type": "function", "function": {"name": custom["name"], "arguments": arguments}}
+    return {**message, "tool_calls": calls}
 
 
 def _limit(request: ChatRequest) -> int:
@@ -236,22 +288,6 @@ def _logit_bias(biases: Mapping[Any, float], vocabulary: int) -> list[list[float
             raise InvalidRequestError(f"{path}: expected -100 to 100, got {bias!r}", param=path)
         pairs.append([int(key), float(bias)])
     return pairs
-
-
-def _tools(request: ChatRequest) -> None:
-    """Pass if no call can be asked for. `tool_choice` outranks `function_call`, which speaks of `functions` only."""
-    for choice, offered in (("tool_choice", "tools"), ("function_call", "functions")):
-        wanted = getattr(request, choice)
-        if wanted is not UNSET:
-            if wanted == "none":
-                if choice == "function_call" and request.tools:
-                    break
-                return
-            if wanted != "auto" or getattr(request, offered):
-                raise _unsupported(choice, 'calls of tools are not made by the model in this process; only "none" is taken')
-    for offered in ("tools", "functions"):
-        if getattr(request, offered):
-            raise _unsupported(offered, 'calls of tools are not made by the model in this process; say tool_choice="none"')
 
 
 def _response_format(request: ChatRequest) -> dict[str, Any] | None:
