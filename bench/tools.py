@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,16 @@ COUNT = 40
 TOKENS = 300
 
 
-def _is_valid(completion: Any, schema: dict[str, Any]) -> bool:
+def _is_valid(ask: Callable[[], Any], schema: dict[str, Any]) -> bool:
+    """Whether what is asked for comes, and keeps to the schema; a refusal is no call."""
     import jsonschema
 
-    calls = completion.message.tool_calls or []
+    from gpt import GptError
+
     try:
+        calls = ask().message.tool_calls or []
         jsonschema.Draft202012Validator(schema).validate(json.loads(calls[0].function.arguments))
-    except (IndexError, ValueError, jsonschema.ValidationError):
+    except (GptError, IndexError, ValueError, jsonschema.ValidationError):
         return False
     return len(calls) == 1 and calls[0].function.name == "fill"
 
@@ -63,7 +68,7 @@ def run(count: int = COUNT) -> list[str]:
 
             for place, client in (("local:", ours), ("engine's server", theirs)):
                 for way, ask in (("whole", whole), ("streamed", streamed)):
-                    valid = sum(_is_valid(ask(client, number), form(number)) for number in range(count))
+                    valid = sum(_is_valid(partial(ask, client, number), form(number)) for number in range(count))
                     lines.append(f"{f'{name}, {place}, {way}':<60} {valid:>4} of {count} valid")
     return [*lines, *_trials()]
 

@@ -1,6 +1,6 @@
 """A form filled in by the model in the box, without a server: a call that must come keeps to the schema of its tool.
 
-    python examples/local_tools.py "Two tickets to Bergen on the ferry, please."
+python examples/local_tools.py "Two tickets to Bergen on the ferry, please."
 """
 
 from __future__ import annotations

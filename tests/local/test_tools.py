@@ -303,7 +303,7 @@ def test_choices_and_limits(client: Gpt) -> None:
         "Write a very long story.", tools=[writer], tool_choice="required", temperature=0, max_tokens=50
     )
     assert long.message.tool_calls
-    assert 78 == len(json.loads(long.message.tool_calls[0].function.arguments)["story"])
+    assert 19 == len(json.loads(long.message.tool_calls[0].function.arguments)["story"])
     assert "length" == long.choices[0].finish_reason
 
 

@@ -16,17 +16,17 @@ from gpt.local.calls.grammar import FINEST, HEADER, LARGEST, held, pattern, quot
 TEXT = {"type": "string"}
 WHOLE = {"minimum": -LARGEST, "maximum": LARGEST}
 
-# Of an answer of 800 tokens: 2,400 characters for all texts without a bound, and for lists what fits into 600 tokens.
+# Of an answer of 800 tokens 600 are for texts without a bound, a token a character, and for lists; half each where both are.
 NARROWED: list[tuple[Any, Any]] = [
-    (TEXT, {"type": "string", "maxLength": 2400}),
+    (TEXT, {"type": "string", "maxLength": 600}),
     ({"type": "string", "maxLength": 5}, {"type": "string", "maxLength": 5}),
-    ({"type": "string", "maxLength": 99_999}, {"type": "string", "maxLength": 2400}),
+    ({"type": "string", "maxLength": 99_999}, {"type": "string", "maxLength": 600}),
     ({"type": "string", "minLength": 9_999}, {"type": "string", "minLength": 9_999, "maxLength": 10_000}),
     ({"type": "string", "enum": ["a"]}, {"type": "string", "enum": ["a"]}),
     ({"const": "a"}, {"const": "a"}),
     ({"type": "string", "format": "date"}, {"type": "string", "format": "date", "maxLength": 10}),
-    ({"type": "string", "format": "iban"}, {"type": "string", "maxLength": 2400}),
-    ({"type": ["string", "null"]}, {"type": ["string", "null"], "maxLength": 2400}),
+    ({"type": "string", "format": "iban"}, {"type": "string", "maxLength": 600}),
+    ({"type": ["string", "null"]}, {"type": ["string", "null"], "maxLength": 600}),
     ({"type": "integer"}, {"type": "integer", **WHOLE}),
     ({"type": "integer", "minimum": 3}, {"type": "integer", "minimum": 3, "maximum": LARGEST}),
     ({"type": "integer", "minimum": 2**60}, {"type": "integer", "minimum": 2**60, "maximum": 2**60}),
@@ -39,7 +39,7 @@ NARROWED: list[tuple[Any, Any]] = [
     ({"type": "array", "items": {"type": "boolean"}}, {"type": "array", "items": {"type": "boolean"}, "maxItems": 300}),
     ({"type": "array", "minItems": 200}, {"type": "array", "minItems": 200, "maxItems": 201}),
     ({"type": "array", "prefixItems": [TEXT], "items": False},
-     {"type": "array", "prefixItems": [{"type": "string", "maxLength": 2400}], "items": False}),
+     {"type": "array", "prefixItems": [{"type": "string", "maxLength": 600}], "items": False}),
     ({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 1}, "uniqueItems": True},
      {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 1}, "maxItems": 100}),
     ({"type": "object", "properties": {"a": {"type": "null"}}},
@@ -51,8 +51,8 @@ NARROWED: list[tuple[Any, Any]] = [
     ({"type": "object", "properties": {}, "additionalProperties": False},
      {"type": "object", "properties": {}, "additionalProperties": False}),
     ({"anyOf": [TEXT, {"$ref": "#/$defs/T"}], "$defs": {"T": TEXT}},
-     {"anyOf": [{"type": "string", "maxLength": 2400}, {"$ref": "#/$defs/T"}],
-      "$defs": {"T": {"type": "string", "maxLength": 2400}}}),
+     {"anyOf": [{"type": "string", "maxLength": 600}, {"$ref": "#/$defs/T"}],
+      "$defs": {"T": {"type": "string", "maxLength": 600}}}),
     # Parts of one object stay open for each other.
     ({"allOf": [{"type": "object", "properties": {"a": {"type": "null"}}}, {"type": "object", "properties": {"b": {}}}]},
      {"allOf": [{"type": "object", "properties": {"a": {"type": "null"}}}, {"type": "object", "properties": {"b": {}}}]}),
@@ -109,7 +109,7 @@ def test_never_wider(schema: dict[str, Any], value: Any) -> None:
 
 def test_bounds() -> None:
     """The bounds are told, above all that the schema itself asks for; so what it asks for is never taken for cut."""
-    assert (300, 2) == ((one := held(TEXT, 100, path="p")).characters, one.items)
+    assert (75, 2) == ((one := held(TEXT, 100, path="p")).characters, one.items)
     long = {
         "properties": {"a": {"const": "x" * 400}, "b": {"type": "array", "minItems": 30}, "c": {"enum": [None, ["y" * 500]]}}
     }
@@ -119,14 +119,14 @@ def test_bounds() -> None:
 
 
 LISTS: list[tuple[Any, int, int]] = [  # an item, the characters of a text and the items of a list, of 800 tokens
-    ({"type": "integer"}, 2400, 100),
-    ({"type": "string"}, 600, 50),
-    ({"type": "string", "maxLength": 3}, 600, 200),
-    ({"type": "object", "properties": {"x": {"type": "number"}, "name": {"type": "string"}}}, 600, 17),
-    ({"$ref": "#/$defs/Node"}, 600, 18),
-    ({"type": "array", "items": {"type": "boolean"}}, 2400, 60),
-    ({"anyOf": [{"type": "boolean"}, {"type": "string", "format": "uuid"}]}, 2400, 15),
-    ({}, 2400, 75),
+    ({"type": "integer"}, 600, 100),
+    ({"type": "string"}, 75, 25),
+    ({"type": "string", "maxLength": 3}, 75, 100),
+    ({"type": "object", "properties": {"x": {"type": "number"}, "name": {"type": "string"}}}, 75, 8),
+    ({"$ref": "#/$defs/Node"}, 75, 9),
+    ({"type": "array", "items": {"type": "boolean"}}, 600, 60),
+    ({"anyOf": [{"type": "boolean"}, {"type": "string", "format": "uuid"}]}, 600, 15),
+    ({}, 600, 75),
 ]
 
 

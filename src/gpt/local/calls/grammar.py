@@ -97,9 +97,10 @@ def held(schema: Mapping[str, Any], tokens: int, *, path: str, strict: bool = Fa
     if strict:
         _refuse_unheld(plain, path)
     size = _Size(plain)
-    # Three characters a token is fewer than words have in most languages. Lists have three quarters of the tokens.
-    characters = max(3 * tokens // max(1, size.texts), size.least_characters + 1)
-    items = max(3 * tokens // 4 // size.listed if size.listed else 0, size.least_items + 1, 2)
+    # Three quarters of the tokens are for texts and lists. A character may be a token: digits are, in many models.
+    share = 3 * tokens // (8 if size.texts and size.listed else 4)
+    characters = max(share // max(1, size.texts), size.least_characters + 1)
+    items = max(share // size.listed if size.listed else 0, size.least_items + 1, 2)
     narrowed = _Narrowing(characters, items, closes=not _is_joined(plain)).node(plain)
     return Held(narrowed, characters, items)
 
