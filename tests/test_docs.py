@@ -31,8 +31,11 @@ def test_links(page: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "info"), EXAMPLES)
-def test_examples(code: str, info: str, box: Local, engine_server: EngineServer) -> None:
-    """Examples run as printed; those against a server run against the engine's own, by its address and key."""
+def test_examples(
+    code: str, info: str, box: Local, engine_server: EngineServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Examples run as printed, in a folder of their own; those against a server against the engine's, by its address and key."""
+    monkeypatch.chdir(tmp_path)
     if "server" in info:
         assert "http://127.0.0.1:8080/v1" in code
         code = code.replace(

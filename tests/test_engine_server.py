@@ -17,6 +17,7 @@ from gpt import (
     Local,
     Message,
     SystemMessage,
+    UnsupportedParameterError,
     UserMessage,
 )
 
@@ -87,6 +88,45 @@ def test_info(client: Gpt) -> None:
     assert answer.timings is not None
     assert answer.timings["predicted_n"] == 2
     assert "system_fingerprint" in answer.to_dict()
+
+
+FENCE = {"80": 100}
+"""The token "`" of the model in the box, and nothing else."""
+
+IGNORED: list[dict[str, Any]] = [
+    {"functions": [{"name": "f"}], "function_call": {"name": "f"}},
+    {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}},
+    {"web_search_options": {}},
+]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
+def test_profile(engine_server: EngineServer, client: Gpt, asynchronous: bool) -> None:
+    """What its profile says of it is so: these it ignores, and they are refused; the others it acts upon."""
+    plain = client.chat.complete(RIVERS, temperature=0, max_tokens=8)
+    loose = client.chat.complete(RIVERS, max_tokens=4, temperature=0, response_format={"type": "json_object"}, logit_bias=FENCE)
+    assert "`" in loose.text, "it holds the model to JSON now: its profile may say so"
+    for params in IGNORED:
+        assert plain.text == client.chat.complete(RIVERS, temperature=0, max_tokens=8, **params).text
+
+    async def on_asyncio(use: Any) -> Any:
+        async with AsyncGpt(server_url=engine_server.url, api_key=engine_server.key, profile="llama.cpp") as other:
+            return await use(other)
+
+    def ask(use: Any) -> Any:
+        if asynchronous:
+            return asyncio.run(on_asyncio(use))
+        return use(Gpt(server_url=engine_server.url, api_key=engine_server.key, profile="llama.cpp"))
+
+    for params in (*IGNORED, {"response_format": {"type": "json_object"}}):
+        with pytest.raises(UnsupportedParameterError, match=r"llama\.cpp takes it and does not act upon it"):
+            ask(lambda one: one.chat.complete(RIVERS, max_tokens=8, **params))
+    two = ask(lambda one: one.chat.complete(RIVERS, temperature=0, max_completion_tokens=4, n=2))
+    assert (2, ["length", "length"]) == (len(two.choices), [choice.finish_reason for choice in two.choices])
+    assert ask(lambda one: one.chat.stream(RIVERS, temperature=0, max_tokens=4).until_done()).usage.completion_tokens == 4
+    assert isinstance(
+        ask(lambda one: one.chat.parse("Two numbers.", into=tuple[bool, bool], temperature=0, max_tokens=80)).value, tuple
+    )
 
 
 def test_models(client: Gpt) -> None:

@@ -32,6 +32,7 @@ TREE = {
     "ContentFilterFinishError": ("ParseError", "service"),
     "RefusalError": ("ParseError", "service"),
     "ToolError": ("GptError", "caller"),
+    "ReplayError": ("GptError", "caller"),
     "TransportError": ("GptError", "network"),
     "ConnectError": ("TransportError", "network"),
     "TLSError": ("TransportError", "network"),
@@ -54,6 +55,7 @@ def test_tree() -> None:
 
 SAMPLES: list[GptError] = [
     errors.InvalidRequestError("m", param="a.b"),
+    errors.ReplayError("m", line=3, param="a.b"),
     errors.ResponseError("m", 500, "body", None, code="c", type="t", param="p", request_id="r", retry_after=1.5),
     errors.ContextLengthError("m", 400, requested=5, limit=3),
     errors.StreamTruncatedError("m", partial=gpt.ChatCompletion(id="x")),

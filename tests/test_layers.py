@@ -15,13 +15,14 @@ LAYERS: list[tuple[str, ...]] = [
     ("gpt.types",),
     ("gpt.errors",),
     ("gpt.protocol",),
-    ("gpt.backend",),
-    ("gpt.layers", "gpt.otel"),
+    ("gpt.backend", "gpt.flows"),
+    ("gpt.layers", "gpt.otel", "gpt.prices", "gpt.tokenizer"),
     ("gpt.remote", "gpt.local"),
-    ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils", "gpt.flows", "gpt.parts"),
+    ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils", "gpt.parts"),
     ("gpt.structured",),
     ("gpt.tools",),
     ("gpt.client",),
+    ("gpt.fallback",),
     ("gpt.testing",),
     ("gpt.cli",),
     ("gpt.__main__", "gpt"),
@@ -92,6 +93,8 @@ OUTSIDE = {
     "huggingface_hub": ["gpt.local.weights"],
     "httptools": ["gpt.remote.http.parse"],
     "opentelemetry": ["gpt.otel"],
+    "sqlite3": ["gpt.layers.store"],
+    "tiktoken": ["gpt.tokenizer"],
 }
 
 

@@ -22,10 +22,28 @@ if TYPE_CHECKING:
     from gpt.client import AsyncGpt as AsyncGpt
     from gpt.client import Gpt as Gpt
     from gpt.errors import *  # noqa: F403
+    from gpt.fallback import AsyncFallback as AsyncFallback
+    from gpt.fallback import Fallback as Fallback
+    from gpt.layers.cache import AsyncCache as AsyncCache
+    from gpt.layers.cache import Cache as Cache
+    from gpt.layers.cache import repeatable as repeatable
+    from gpt.layers.limit import AsyncLimit as AsyncLimit
+    from gpt.layers.limit import Limit as Limit
+    from gpt.layers.limit import Pace as Pace
+    from gpt.layers.meter import UsageTotals as UsageTotals
+    from gpt.layers.record import AsyncRecord as AsyncRecord
+    from gpt.layers.record import AsyncReplay as AsyncReplay
+    from gpt.layers.record import Record as Record
+    from gpt.layers.record import Replay as Replay
+    from gpt.layers.store import CacheStats as CacheStats
     from gpt.layers.watch import CallEvent as CallEvent
     from gpt.local.backend import Local as Local
+    from gpt.prices import Cost as Cost
+    from gpt.prices import Price as Price
+    from gpt.prices import Prices as Prices
     from gpt.protocol.profiles import Profile as Profile
     from gpt.protocol.retry import Retry as Retry
+    from gpt.protocol.tokens import TokenCount as TokenCount
     from gpt.protocol.wire import Timeout as Timeout
     from gpt.remote.http.connect import Network as Network
     from gpt.sdkconfiguration import SERVERS as SERVERS
@@ -52,10 +70,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "client": ("AsyncGpt", "Gpt"),
     "backend": ("AsyncBackend", "Backend", "CallOptions", "in_threads"),
+    "fallback": ("AsyncFallback", "Fallback"),
+    "layers.cache": ("AsyncCache", "Cache", "repeatable"),
+    "layers.limit": ("AsyncLimit", "Limit", "Pace"),
+    "layers.meter": ("UsageTotals",),
+    "layers.record": ("AsyncRecord", "AsyncReplay", "Record", "Replay"),
+    "layers.store": ("CacheStats",),
     "layers.watch": ("CallEvent",),
     "local.backend": ("Local",),
+    "prices": ("Cost", "Price", "Prices"),
     "protocol.profiles": ("Profile",),
     "protocol.retry": ("Retry",),
+    "protocol.tokens": ("TokenCount",),
     "protocol.wire": ("Timeout",),
     "remote.http.connect": ("Network",),
     "structured.parse": ("Parsed",),
@@ -69,7 +95,7 @@ _WHOLE = ("types", "errors", "stream")
 """Modules whose whole `__all__` is public here."""
 
 
-_MODULES = ("backend", "client", "errors", "models", "parts", "sdkconfiguration", "stream", "types", "utils")
+_MODULES = ("backend", "client", "errors", "models", "parts", "prices", "sdkconfiguration", "stream", "types", "utils")
 """Modules that `import gpt` alone makes reachable, as `gpt.models.components`."""
 
 

@@ -1,13 +1,15 @@
 """The one noun: a Backend turns a `ChatRequest` into a `ChatCompletion` or a stream of chunks.
 
 The remote service is one, the model in this process is another, a scripted double a third. Anything with these four
-methods will do; nothing has to be inherited. One that has a `profile`, a Profile, says with it what it does otherwise than
-others. `in_threads` is the one bridge from blocking code to asyncio.
+methods will do; nothing has to be inherited. Two things it may have besides: a `profile`, a Profile, which says what it does
+otherwise than others; and a method `count_tokens(request, options)`, awaited on an AsyncBackend, which gives an exact
+TokenCount of the prompt. `in_threads` is the one bridge from blocking code to asyncio.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 import msgspec
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     import asyncio
     import threading
     from concurrent.futures import ThreadPoolExecutor
+
+    from gpt.protocol.tokens import TokenCount
 
 T = TypeVar("T")
 
@@ -101,6 +105,37 @@ class AsyncBackend(Protocol):
     async def close(self) -> None: ...
 
 
+def identity_of(backend: Any) -> str:
+    """What answers, by a name without secrets, for the keys of a cache: backends with the same one answer alike.
+
+    Its own `identity`, a text, where it has one; else the origin and path of its `endpoint`; of a layer, that of the backend
+    below it; else its class, with its `model`.
+    """
+    while True:
+        own = getattr(backend, "identity", None)
+        if isinstance(own, str):
+            return own
+        endpoint = getattr(backend, "endpoint", None)
+        if endpoint is not None:
+            return f"{endpoint.origin}{endpoint.path}"
+        below = getattr(backend, "_backend", None)
+        if below is None:
+            model = getattr(backend, "model", None)
+            name = f"{type(backend).__module__}.{type(backend).__qualname__}"
+            return f"{name}({model!r})" if isinstance(model, str) else name
+        backend = below
+
+
+def counter_of(backend: Any) -> Any:
+    """The method `count_tokens` of a backend, or of the one below its layers; None where there is none."""
+    while backend is not None:
+        method = getattr(backend, "count_tokens", None)
+        if method is not None or isinstance(backend, _InThreads):
+            return method
+        backend = getattr(backend, "_backend", None)
+    return None
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The bridge
 # --------------------------------------------------------------------------------------------------------------------
@@ -128,6 +163,12 @@ class _InThreads:
     @property
     def profile(self) -> Profile | None:
         return getattr(self._backend, "profile", None)
+
+    @property
+    def count_tokens(self) -> Callable[[ChatRequest, CallOptions], Awaitable[TokenCount]] | None:
+        """None where the backend has no such method."""
+        method = counter_of(self._backend)
+        return None if method is None else partial(self._call, method)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         return await self._call(self._backend.complete, request, options)

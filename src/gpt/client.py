@@ -7,6 +7,7 @@ method of the backend. Nothing here knows where the answer comes from.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import perf_counter
 from types import TracebackType
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Type
 
 import msgspec
 
-from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, in_threads
+from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, counter_of, in_threads
 from gpt.errors import InvalidRequestError
+from gpt.layers.meter import Meter
 from gpt.protocol.codec import history
 from gpt.protocol.profiles import Profile
 from gpt.protocol.retry import Retry
@@ -36,8 +38,12 @@ from gpt.types import (
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from gpt.layers.learn import Estimates
+    from gpt.layers.meter import AsyncToldStream, ToldStream, UsageTotals
     from gpt.layers.watch import Hook
     from gpt.models import operations
+    from gpt.prices import Cost, Prices
+    from gpt.protocol.tokens import TokenCount
     from gpt.remote.http.connect import Network
     from gpt.sdkconfiguration import SDKConfiguration
     from gpt.stream import AsyncChatStream, AsyncChunkIterator, ChatStream, ChunkIterator
@@ -107,12 +113,15 @@ class CreateParams(CallParams, total=False):
 class _Core:
     """What a client and its namespaces share."""
 
-    __slots__ = ("model", "on_event", "options")
+    __slots__ = ("begin", "counted", "estimates", "meter", "model", "on_event", "options")
 
-    def __init__(self, model: str | None, options: CallOptions, on_event: Hook | None = None) -> None:
+    def __init__(self, model: str | None, options: CallOptions, on_event: Hook | None, meter: Meter) -> None:
         self.model: str | Unset = UNSET if model is None else model
         self.options = options
         self.on_event = on_event
+        self.meter = meter
+        self.begin, self.counted = meter.begin, meter.counted
+        self.estimates: Estimates | None = None
 
     def prepare(self, prompt: Prompt, fields: dict[str, Any]) -> tuple[ChatRequest, CallOptions]:
         """The request and the options of a call; `fields` are its keywords, and are used up.
@@ -145,6 +154,14 @@ class _Core:
             if given.get(name):
                 given[name] = {**(getattr(self.options, name) or {}), **given[name]}
         return msgspec.structs.replace(self.options, **{name: value for name, value in given.items() if value is not None})
+
+    def estimating(self, backend: object) -> Estimates:
+        """What counts tokens where the backend cannot; made when somebody asks."""
+        if self.estimates is None:
+            from gpt.layers.learn import Estimates
+
+            self.estimates = Estimates(_profile_of(backend))
+        return self.estimates
 
     def _over(self, request: ChatRequest | Mapping[str, Any], fields: dict[str, Any], model: str | None) -> ChatRequest:
         """A copy of the caller's request with the call's own parameters over it."""
@@ -237,7 +254,9 @@ class ClientSettings(TypedDict, total=False):
     organization: str | None
     project: str | None
     network: Network | None
-    profile: Profile | None
+    profile: Profile | str | None
+    adapt: bool | None
+    prices: Prices | None
     on_event: Hook | None
 
 
@@ -294,11 +313,12 @@ def _set_up(
     url = _one_of("server_url", server_url, "base_url", of("base_url"))
     policy = _policy(of("retry"), of("max_retries"), retry_config)
     model, timeout, deadline, on_event = of("model"), of("timeout"), of("deadline"), of("on_event")
+    meter = Meter(_checked_prices(of("prices")))
     backend = of("backend")
     if backend is not None:
         given = {"api_key": key, "server_url": url, "server_idx": server_idx, "client": client}
         _refuse(given | {name: of(name) for name in _FOR_SERVERS}, "beside backend=, which answers by itself")
-        return _Setup(_Core(model, _local_options(timeout, deadline, policy), on_event), backend=backend)
+        return _Setup(_Core(model, _local_options(timeout, deadline, policy), on_event, meter), backend=backend)
     if url is None and server_idx is not None:
         from gpt.sdkconfiguration import SERVERS
 
@@ -315,7 +335,7 @@ def _set_up(
         url = os.environ.get("OPENAI_BASE_URL", "").strip() or None
     if url is not None and url.startswith("local:"):
         _refuse({"client": client} | {name: of(name) for name in _FOR_SERVERS}, 'with "local:", where there is no server')
-        return _Setup(_Core(model, _local_options(timeout, deadline, policy), on_event), local_url=url)
+        return _Setup(_Core(model, _local_options(timeout, deadline, policy), on_event, meter), local_url=url)
     from gpt.remote.backend import endpoint
 
     made = endpoint(
@@ -328,15 +348,44 @@ def _set_up(
         timeout=timeout,
         retry=policy,
         profile=of("profile"),
+        adapt=of("adapt"),
     )
     if client is not None and of("network") is not None:
         raise InvalidRequestError("network: has no meaning beside client=, which has its own settings", param="network")
     options = DEFAULT_OPTIONS if deadline is None else CallOptions(deadline=deadline)
-    return _Setup(_Core(model, options, on_event), endpoint=made, network=of("network"))
+    return _Setup(_Core(model, options, on_event, meter), endpoint=made, network=of("network"))
 
 
-_FOR_SERVERS = ("headers", "query", "organization", "project", "network", "profile")
+_FOR_SERVERS = ("headers", "query", "organization", "project", "network", "profile", "adapt")
 """Settings that say how a server is asked."""
+
+
+def _checked_prices(given: Any) -> Prices | None:
+    if given is None:
+        return None
+    from gpt.prices import Prices
+
+    if isinstance(given, Prices):
+        return given
+    if isinstance(given, Mapping):
+        return Prices(given)
+    raise InvalidRequestError(
+        f"prices: expected Prices, or a dict of Price by model, got {type(given).__name__}", param="prices"
+    )
+
+
+def _host_of(backend: Any) -> str | None:
+    """Who answers, as `prices.cost` has it: a server's host, or the model in the box; None where that is not known."""
+    local = sys.modules.get("gpt.local.backend")
+    while backend is not None:
+        endpoint = getattr(backend, "endpoint", None)
+        if endpoint is not None:
+            host: str = endpoint.origin.host
+            return host
+        if local is not None and isinstance(backend, local.Local):
+            return "local:"
+        backend = getattr(backend, "_backend", None)  # below a layer, or in_threads
+    return None
 
 
 def _refuse(given: Mapping[str, Any], where: str) -> None:
@@ -379,7 +428,9 @@ def _copied(core: _Core, settings: Mapping[str, Any]) -> _Core:
     fields = dict(settings)
     fields["retry"] = _policy(fields.get("retry"), fields.pop("max_retries", None), None)
     on_event = fields.pop("on_event", None) or core.on_event
-    return _Core(fields.pop("model", None) or core.model or None, core.options_of(fields), on_event)
+    copied = _Core(fields.pop("model", None) or core.model or None, core.options_of(fields), on_event, core.meter)
+    copied.estimates = core.estimates
+    return copied
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -413,6 +464,7 @@ class Gpt:
         self._core = core
         self._borrows = borrows
         self.backend = backend
+        core.meter.host = _host_of(backend)
         if _profile_of(backend).think_tags is not None:
             from gpt.layers.thinking import Split
 
@@ -436,6 +488,15 @@ class Gpt:
 
     def __repr__(self) -> str:
         return f"Gpt(backend={self.backend!r})"
+
+    @property
+    def usage(self) -> UsageTotals:
+        """What the calls of this client and of its copies took up to now, added up. A stream is in it once it has ended."""
+        return self._core.meter.read()
+
+    def cost_of(self, *answers: ChatCompletion) -> Cost | None:
+        """What these answers cost together, by what the server said or by the client's prices; None where that is not known."""
+        return self._core.meter.cost_of(answers)
 
     @property
     def sdk_configuration(self) -> SDKConfiguration:
@@ -497,6 +558,8 @@ class Chat:
         self._core = core
         self._backend = backend
         self.completions = Completions(core, backend)
+        if core.estimates is not None:
+            self._learn(core.estimates)
 
     def complete(self, messages: Prompt, **params: Unpack[CallParams]) -> ChatCompletion:
         """The model's answer to `messages`; `choices` has `n` items.
@@ -506,7 +569,7 @@ class Chat:
         TypeError for an unknown keyword.
         """
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
-        return self._backend.complete(request, options)
+        return self._core.counted(self._core.begin(), self._backend.complete(request, options))
 
     @overload
     def stream(self, messages: Prompt, *, into: None = None, **params: Unpack[CallParams]) -> ChatStream: ...
@@ -531,18 +594,18 @@ class Chat:
         StreamTruncatedError with what had arrived, an answer that is no value ParseError at its end.
         """
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
-        backend = self._backend
+        core, backend = self._core, self._backend
         request = _with_usage(request, backend)
         if into is None:
             _no_value(partial)
             from gpt.stream import ChatStream
 
-            return ChatStream(lambda: backend.stream(request, options))
+            return ChatStream(lambda: _opened(core, backend, request, options))
         from gpt.structured.parse import Asking
         from gpt.structured.stream import ParsedStream
 
         asking = Asking(request, into, _profile_of(backend))
-        return ParsedStream(lambda asked: backend.stream(asked, options), asking, partial)
+        return ParsedStream(lambda asked: _opened(core, backend, asked, options), asking, partial)
 
     @overload
     def parse(self, messages: Prompt, *, into: type[T], reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[T]: ...
@@ -564,7 +627,8 @@ class Chat:
 
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         flow = parsing(Asking(request, into, _profile_of(self._backend)), reasks)
-        return drive(flow, lambda asked: self._backend.complete(asked, options))
+        core, backend = self._core, self._backend
+        return drive(flow, lambda asked: core.counted(core.begin(), backend.complete(asked, options)))
 
     def run_tools(self, messages: Prompt, **params: Unpack[RunParams]) -> ToolRun:
         """The conversation with the model's calls of `tools` done, until it answers without one.
@@ -588,7 +652,7 @@ class Chat:
 
         def reply(wanted: Any) -> Any:
             if isinstance(wanted, ChatRequest):
-                return self._backend.complete(wanted, run.options())
+                return self._core.counted(self._core.begin(), self._backend.complete(wanted, run.options()))
             return run.outcome(wanted)
 
         return drive(run.flow, reply)
@@ -607,13 +671,50 @@ class Chat:
         settings = taken(params)  # type: ignore[arg-type]
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         request = _with_usage(request, self._backend, needed=settings.get("max_total_tokens") is not None)
-        return ToolStream(self._backend.stream, request, options, _profile_of(self._backend), settings)
+        core, backend = self._core, self._backend
+        return ToolStream(
+            lambda asked, how: _opened(core, backend, asked, how), request, options, _profile_of(backend), settings
+        )
+
+    def count_tokens(self, messages: Prompt, **params: Unpack[CallParams]) -> TokenCount:
+        """How many tokens the prompt of this call takes; sends nothing to a server, and fetches nothing.
+
+        Exact where the backend can tell, as the model in the box can. Else by the model's own tokenizer, where tiktoken (extra
+        `tokens`) is installed and has its file. Else an estimate, which gets better: once one was asked for, each answer that
+        comes to this client teaches it how far it is off. `kind` says which. Raises InvalidRequestError as a call does.
+        """
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
+        exactly = counter_of(self._backend)
+        if exactly is not None:
+            exact: TokenCount = exactly(request, options)
+            return exact
+        estimates = self._core.estimating(self._backend)
+        counted = estimates.count(request)
+        if counted.kind == "estimate":
+            self._learn(estimates)
+        return counted
+
+    def _learn(self, estimates: Estimates) -> None:
+        """Let answers teach from now on."""
+        from gpt.layers.learn import Learning
+
+        if not isinstance(self._backend, Learning):
+            self._backend = self.completions._backend = Learning(self._backend, estimates)
 
     def create_chat_completion(
         self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]
     ) -> operations.CreateChatCompletionResponse:
         """The seed's call: a request object in, the answer in an envelope out. Raises as `complete` does."""
         return _envelope(self.complete(_whole_request(request), **options))
+
+
+def _opened(core: _Core, backend: Backend, request: ChatRequest, options: CallOptions) -> ToldStream:
+    """The stream, whose end the client's meter is told of."""
+    return core.meter.stream(core.begin(), backend.stream(request, options), request.model)
+
+
+async def _aopened(core: _Core, backend: AsyncBackend, request: ChatRequest, options: CallOptions) -> AsyncToldStream:
+    return core.meter.astream(core.begin(), await backend.stream(request, options), request.model)
 
 
 def _profile_of(backend: object) -> Profile:
@@ -690,10 +791,10 @@ class Completions:
             from gpt.stream import ChunkIterator
 
             started = perf_counter()
-            return ChunkIterator(self._backend.stream(request, options), started)
+            return ChunkIterator(_opened(self._core, self._backend, request, options), started)
         if stream is not UNSET:
             request.stream = stream
-        return self._backend.complete(request, options)
+        return self._core.counted(self._core.begin(), self._backend.complete(request, options))
 
 
 def _official(params: CreateParams) -> dict[str, Any]:
@@ -731,6 +832,7 @@ class AsyncGpt:
         self._core = core
         self._borrows = borrows
         self.backend = backend
+        core.meter.host = _host_of(backend)
         if _profile_of(backend).think_tags is not None:
             from gpt.layers.thinking import AsyncSplit
 
@@ -750,6 +852,15 @@ class AsyncGpt:
 
     def __repr__(self) -> str:
         return f"AsyncGpt(backend={self.backend!r})"
+
+    @property
+    def usage(self) -> UsageTotals:
+        """What the calls of this client and of its copies took up to now, added up. A stream is in it once it has ended."""
+        return self._core.meter.read()
+
+    def cost_of(self, *answers: ChatCompletion) -> Cost | None:
+        """What these answers cost together, by what the server said or by the client's prices; None where that is not known."""
+        return self._core.meter.cost_of(answers)
 
     @property
     def sdk_configuration(self) -> SDKConfiguration:
@@ -816,11 +927,13 @@ class AsyncChat:
         self._core = core
         self._backend = backend
         self.completions = AsyncCompletions(core, backend)
+        if core.estimates is not None:
+            self._learn(core.estimates)
 
     async def complete(self, messages: Prompt, **params: Unpack[CallParams]) -> ChatCompletion:
         """The model's answer to `messages`; see `Chat.complete`. Cancelling the task stops the work at the other end."""
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
-        return await self._backend.complete(request, options)
+        return self._core.counted(self._core.begin(), await self._backend.complete(request, options))
 
     @overload
     def stream(self, messages: Prompt, *, into: None = None, **params: Unpack[CallParams]) -> AsyncChatStream: ...
@@ -840,18 +953,18 @@ class AsyncChat:
     ) -> AsyncChatStream | AsyncParsedStream[Any]:
         """The same answer as events while it is made; see `Chat.stream`. Not awaited: `async with`."""
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
-        backend = self._backend
+        core, backend = self._core, self._backend
         request = _with_usage(request, backend)
         if into is None:
             _no_value(partial)
             from gpt.stream import AsyncChatStream
 
-            return AsyncChatStream(lambda: backend.stream(request, options))
+            return AsyncChatStream(lambda: _aopened(core, backend, request, options))
         from gpt.structured.parse import Asking
         from gpt.structured.stream import AsyncParsedStream
 
         asking = Asking(request, into, _profile_of(backend))
-        return AsyncParsedStream(lambda asked: backend.stream(asked, options), asking, partial)
+        return AsyncParsedStream(lambda asked: _aopened(core, backend, asked, options), asking, partial)
 
     @overload
     async def parse(self, messages: Prompt, *, into: type[T], reasks: int = 0, **params: Unpack[CallParams]) -> Parsed[T]: ...
@@ -866,7 +979,12 @@ class AsyncChat:
 
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         flow = parsing(Asking(request, into, _profile_of(self._backend)), reasks)
-        return await adrive(flow, lambda asked: self._backend.complete(asked, options))
+        core, backend = self._core, self._backend
+
+        async def reply(asked: ChatRequest) -> ChatCompletion:
+            return core.counted(core.begin(), await backend.complete(asked, options))
+
+        return await adrive(flow, reply)
 
     async def run_tools(self, messages: Prompt, **params: Unpack[RunParams]) -> ToolRun:
         """The conversation with the model's calls of `tools` done; see `Chat.run_tools`. Cancelling it cancels async tools."""
@@ -879,7 +997,7 @@ class AsyncChat:
 
         async def reply(wanted: Any) -> Any:
             if isinstance(wanted, ChatRequest):
-                return await self._backend.complete(wanted, run.options())
+                return self._core.counted(self._core.begin(), await self._backend.complete(wanted, run.options()))
             return await run.aoutcome(wanted)
 
         try:
@@ -895,7 +1013,32 @@ class AsyncChat:
         settings = taken(params)  # type: ignore[arg-type]
         request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
         request = _with_usage(request, self._backend, needed=settings.get("max_total_tokens") is not None)
-        return AsyncToolStream(self._backend.stream, request, options, _profile_of(self._backend), settings)
+        core, backend = self._core, self._backend
+        return AsyncToolStream(
+            lambda asked, how: _aopened(core, backend, asked, how), request, options, _profile_of(backend), settings
+        )
+
+    async def count_tokens(self, messages: Prompt, **params: Unpack[CallParams]) -> TokenCount:
+        """How many tokens the prompt of this call takes; see `Chat.count_tokens`. What takes a while is done in a thread."""
+        request, options = self._core.prepare(messages, params)  # type: ignore[arg-type]
+        exactly = counter_of(self._backend)
+        if exactly is not None:
+            exact: TokenCount = await exactly(request, options)
+            return exact
+        import asyncio
+
+        estimates = self._core.estimating(self._backend)
+        counted = await asyncio.to_thread(estimates.count, request)
+        if counted.kind == "estimate":
+            self._learn(estimates)
+        return counted
+
+    def _learn(self, estimates: Estimates) -> None:
+        """Let answers teach from now on."""
+        from gpt.layers.learn import AsyncLearning
+
+        if not isinstance(self._backend, AsyncLearning):
+            self._backend = self.completions._backend = AsyncLearning(self._backend, estimates)
 
     async def create_chat_completion(
         self, request: ChatRequest | Mapping[str, Any], **options: Unpack[CallOptionParams]
@@ -942,7 +1085,7 @@ class AsyncCompletions:
             from gpt.stream import AsyncChunkIterator
 
             started = perf_counter()
-            return AsyncChunkIterator(await self._backend.stream(request, options), started)
+            return AsyncChunkIterator(await _aopened(self._core, self._backend, request, options), started)
         if stream is not UNSET:
             request.stream = stream
-        return await self._backend.complete(request, options)
+        return self._core.counted(self._core.begin(), await self._backend.complete(request, options))

@@ -20,6 +20,7 @@
     │  ├─ ContentFilterFinishError    a filter cut it off
     │  └─ RefusalError                the model refused
     ├─ ToolError                      a tool failed, in a run that was asked to raise
+    ├─ ReplayError                    nothing that was recorded answers this request; shows the nearest
     └─ TransportError                 no answer came
        ├─ ConnectError                name, address, refused, reset
        ├─ TLSError                    certificate or handshake
@@ -56,6 +57,7 @@ __all__ = [
     "QuotaError",
     "RateLimitError",
     "RefusalError",
+    "ReplayError",
     "RequestTimeoutError",
     "ResponseError",
     "ServerError",
@@ -100,6 +102,8 @@ class GptError(Exception):
         """The completion as far as it had come, where a stream was broken off; else None."""
         self.conversation: list[Any] | None = None
         """The messages of a run of tools up to where it failed, ready to be sent again; else None."""
+        self.elsewhere: tuple[tuple[str, GptError], ...] = ()
+        """What the other entries of a Fallback failed with, by name, oldest first; empty where none was asked."""
 
     def __str__(self) -> str:
         return self.message
@@ -123,6 +127,19 @@ class ToolError(GptError):
     def __init__(self, message: str, call: Any = None) -> None:
         super().__init__(message)
         self.call = call
+
+
+class ReplayError(GptError):
+    """Nothing that was recorded answers this request.
+
+    `line` is where in the recording the nearest request stands, `param` the path of the first difference, such as
+    "messages[1].content"; both are None where there is nothing to compare.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+        self.param = param
 
 
 class ResponseError(GptError):

@@ -275,14 +275,20 @@ def left(run: Run) -> list[dict[str, Any]]:
     return chunks
 
 
+def run_of(stream: Any) -> Run:
+    """The engine's work on a stream."""
+    chunks = stream._chunks._chunks  # below the one that tells the client of its end
+    assert isinstance(chunks, LocalStream)
+    return chunks._run
+
+
 @pytest.mark.parametrize("how", ["leave", "drop"])
 def test_leaving_stops(box: Local, client: Gpt, how: str) -> None:
     """Leaving a stream, or dropping it, stops the engine: the answer never comes to an end of its own."""
     stream = client.chat.stream("Tell a very long story.", max_tokens=1024, logit_bias={2: -100})  # 2 ends an answer
     with stream:
         next(stream)
-        assert isinstance(stream._chunks, LocalStream)
-        run = stream._chunks._run
+        run = run_of(stream)
         if how == "drop":
             stream._chunks = None
             gc.collect()
@@ -293,8 +299,7 @@ def test_leaving_stops(box: Local, client: Gpt, how: str) -> None:
 def test_leaving_while_the_prompt_is_read(client: Gpt) -> None:
     """A call can be stopped before its first token: of a long prompt, only a part has been read."""
     stream = client.chat.completions.create(messages=[UserMessage(LONG * 3)], stream=True, max_tokens=1)
-    assert isinstance(stream._chunks, LocalStream)
-    run = stream._chunks._run
+    run = run_of(stream)
     stream.close()
     assert [] == list(stream)
     chunks = left(run)

@@ -112,6 +112,57 @@ def test_carries() -> None:
     assert "bad (POST http://h:8000/v1/chat/completions, 0.50 s): Status 400" == str(error).splitlines()[0]
 
 
+def mistral(*place: str) -> dict[str, Any]:
+    detail = {"type": "extra_forbidden", "loc": ["body", *place], "msg": "Extra inputs are not permitted", "input": 1}
+    return {"object": "error", "message": {"detail": [detail]}, "type": "invalid_request_error", "param": None, "code": None}
+
+
+TOLD = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+TEMPERATURE = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+VLLM = "[{'type': 'extra_forbidden', 'loc': ('body', 'max_completion_tokens'), 'msg': 'Extra inputs are not permitted'}]"
+
+# Words of servers, and the parameter that they refuse.
+PARAMS: list[tuple[str, int, Any, str | None]] = [
+    ("hosted, parameter", 400, openai(TOLD, "unsupported_parameter", "invalid_request_error", "max_tokens"), "max_tokens"),
+    ("hosted, without a param", 400, openai(TOLD), "max_tokens"),
+    ("hosted, value", 400, openai(TEMPERATURE, "unsupported_value", None, "temperature"), "temperature"),
+    ("hosted, value, without a code", 400, openai(TEMPERATURE), "temperature"),
+    ("hosted, unknown", 400, openai("Unknown parameter: 'zap'.", "unknown_parameter", None, "zap"), "zap"),
+    ("hosted, unrecognized", 400, openai("Unrecognized request argument supplied: logprobs"), "logprobs"),
+    ("hosted, role", 400, openai("Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+                                 "unsupported_value"), "messages[0].role"),
+    ("Azure, unrecognized", 400, openai("Unrecognized request argument supplied: stream_options. Please contact us"),
+     "stream_options"),
+    ("Groq", 400, openai("property 'store' is unsupported, did you mean 'stop'?"), "store"),
+    ("Mistral", 422, mistral("max_completion_tokens"), "max_completion_tokens"),
+    ("Mistral, within one", 422, mistral("stream_options", "include_usage"), "stream_options"),
+    ("vLLM, older", 400, {"object": "error", "message": VLLM, "type": "BadRequestError", "param": None, "code": 400},
+     "max_completion_tokens"),
+    ("LiteLLM", 400, openai("litellm.UnsupportedParamsError: x does not support parameters: ['temperature'], for model=x"),
+     "temperature"),
+    ("LiteLLM, a value", 400, openai("litellm.UnsupportedParamsError: gpt-5 models don't support temperature=0.7."),
+     "temperature"),
+    ("LiteLLM, without one", 400, openai("litellm.UnsupportedParamsError: x"), None),
+    ("DeepSeek, role", 400, openai("Failed to deserialize the JSON body into the target type: messages[0].role: unknown "
+                                   "variant `developer`, expected one of `system`, `user`"), "messages[0].role"),
+    ("a gateway, role", 400, openai("developer is not one of ['system', 'assistant'] - 'messages.[0].role'"),
+     "messages.[0].role"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "param"), [row[1:] for row in PARAMS], ids=[row[0] for row in PARAMS])
+def test_unsupported(status: int, body: Any, param: str | None) -> None:
+    """A parameter that a server does not take is its own class, and named, whether the server does so in a field or in words."""
+    error = failure(answer(status, body), REQUEST)
+    assert errors.UnsupportedParameterError is type(error)
+    assert param == error.param
+
+
+def test_other_param() -> None:
+    """What a server says of another refusal names no parameter that it did not name."""
+    assert failure(answer(400, openai("temperature: 'messages[0].role' is odd")), REQUEST).param is None
+
+
 CONTEXT = [
     ({"error": {"type": "exceed_context_size_error", "message": "x", "n_prompt_tokens": 12, "n_ctx": 8}}, 12, 8),
     ({"error": {"message": "the request (12 tokens) exceeds the available context size (8 tokens), try increasing it"}}, 12, 8),

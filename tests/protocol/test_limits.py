@@ -29,6 +29,7 @@ TABLE: list[tuple[dict[str, str], RateLimits | None]] = [
     ({"x-ratelimit-reset": "1795478460"}, None),
     ({"x-ratelimit-limit": "many", "x-ratelimit-reset": "soon"}, None),
     ({"x-ratelimit-limit": "inf"}, None),
+    ({"x-ratelimit-limit-tokens": "-1", "x-ratelimit-remaining-tokens": "-1"}, None),
     ({"x-ratelimit-limit": "1e3"}, RateLimits(Limit(1000))),
 ]
 

@@ -1,4 +1,4 @@
-"""What a server is known to do."""
+"""What can be known of a server."""
 
 from __future__ import annotations
 
@@ -7,26 +7,7 @@ from typing import Any
 import pytest
 
 from gpt.errors import InvalidRequestError
-from gpt.protocol.profiles import Profile, profile_of
-from gpt.protocol.wire import Origin
-
-
-@pytest.mark.parametrize(
-    ("origin", "expected"),
-    [
-        (Origin("https", "api.openai.com", 443), Profile(streams_usage=True)),
-        (Origin("http", "api.openai.com", 80), Profile()),
-        (Origin("http", "127.0.0.1", 8080), Profile()),
-        (Origin("https", "api.deepseek.com", 443), Profile(echoes="always")),
-        (Origin("https", "openrouter.ai", 443), Profile(echoes="always")),
-        (Origin("https", "api.moonshot.cn", 443), Profile(echoes="always")),
-        (Origin("https", "api.minimax.io", 443), Profile(echoes="always", think_tags=("<think>", "</think>"))),
-        (Origin("https", "api.mistral.ai", 443), Profile()),
-    ],
-)
-def test_profile(origin: Origin, expected: Profile) -> None:
-    """A known server has its profile, any other what is safe with every server."""
-    assert expected == profile_of(origin)
+from gpt.protocol.profiles import Profile, azure_path
 
 
 @pytest.mark.parametrize(
@@ -44,3 +25,30 @@ def test_no_tags(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"^{param}: ") as caught:
         Profile(**fields)
     assert param == caught.value.param
+
+
+def test_tags() -> None:
+    """Two texts are tags."""
+    assert ("<think>", "</think>") == Profile(think_tags=("<think>", "</think>"), think_opened=True).think_tags
+
+
+DATED = "api-version=2024-10-21"
+
+PATHS: list[tuple[str, str, str, bool]] = [
+    ("", "", "/openai/v1", False),
+    ("/openai", "", "/openai/v1", False),
+    ("/openai/v1", "", "/openai/v1", False),
+    ("/openai/v1", DATED, "/openai/v1", False),
+    ("", "api-version=preview", "/openai/v1", False),
+    ("", DATED, "/openai", True),
+    ("/openai", f"a=1&{DATED}", "/openai", True),
+    ("/openai/deployments/d", DATED, "/openai/deployments/d", False),
+    ("/gateway", DATED, "/gateway/openai", True),
+    ("/gateway/openai", "", "/gateway/openai/v1", False),
+]
+
+
+@pytest.mark.parametrize(("path", "query", "expected", "by_model"), PATHS)
+def test_azure_path(path: str, query: str, expected: str, by_model: bool) -> None:
+    """A dated version belongs to the deployments, none to v1; a path that names either is left alone."""
+    assert (expected, by_model) == azure_path(path, query)

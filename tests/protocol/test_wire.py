@@ -84,6 +84,7 @@ def test_response() -> None:
         (ResponseInfo(elapsed=3.0, raw=whole(b'{"usage": {"completion_tokens": 12}}')), 4.0),
         (ResponseInfo(elapsed=3.0, raw=whole(b'{"usage": null}')), None),
         (ResponseInfo(elapsed=3.0, raw=whole(b"{")), None),
+        (ResponseInfo(elapsed=3.0, completion_tokens=11, cached=True), None),
     ],
 )
 def test_tokens_per_second(info: ResponseInfo, expected: float | None) -> None:

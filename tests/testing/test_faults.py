@@ -10,7 +10,17 @@ from typing import Any
 import openai
 import pytest
 
-from gpt import Gpt, ServerError
+from gpt import (
+    ChatCompletion,
+    Choice,
+    FunctionCall,
+    Gpt,
+    Profile,
+    ResponseMessage,
+    ServerError,
+    ToolCall,
+    Usage,
+)
 from gpt.testing import Fault, no_waiting, serve
 from gpt.testing.loopback import Loopback, Peer
 
@@ -117,3 +127,18 @@ def test_left_while_it_plays() -> None:
         socket.create_connection(("127.0.0.1", server.port)).close()
         assert reached.wait(10)
     release.set()
+
+
+def test_completions_of_ones_own() -> None:
+    """A completion is answered whole and streamed, with its calls; with its usage where a stream asks for it."""
+    calls = [ToolCall(FunctionCall("{}", name), name) for name in ("f", "g")]
+    message = ResponseMessage("See: this.", tool_calls=calls)
+    said = ChatCompletion(id="c", model="m", choices=[Choice("tool_calls", 0, message)], usage=Usage(1, 2, 3))
+    with serve(said) as server:
+        for profile in (Profile(), Profile(streams_usage=True)):
+            client = Gpt(server_url=server.url, profile=profile)
+            assert said == client.chat.complete("x", model="m")
+            with client.chat.stream("x", model="m") as stream:
+                made = stream.until_done()
+            assert said.choices == made.choices
+            assert (said.usage if profile.streams_usage else None) == made.usage

@@ -4,14 +4,21 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 from gpt import (
+    AsyncCache,
+    AsyncFallback,
     AsyncGpt,
     AsyncParsedStream,
+    AsyncRecord,
+    AsyncReplay,
     AsyncToolStream,
+    Cache,
+    CacheStats,
     CallStep,
     ChatCompletion,
     ChatCompletionChunk,
     ContentEvent,
     CustomToolCall,
+    Fallback,
     FunctionDefinition,
     FunctionTool,
     Gpt,
@@ -20,6 +27,8 @@ from gpt import (
     ModelList,
     Parsed,
     ParsedStream,
+    Record,
+    Replay,
     ResultStep,
     SystemMessage,
     Timeout,
@@ -29,11 +38,14 @@ from gpt import (
     ToolStream,
     UserMessage,
     parts,
+    repeatable,
     tool,
 )
 
 client = Gpt(server_url="http://h/v1", model="m", timeout=Timeout(connect=1), max_retries=2)
 boxed = Gpt(backend=Local("x.gguf", context=8192, slots=4))
+fitted = Gpt(server_url="http://h/v1", profile="vllm", adapt=True)
+several = Gpt(backend=Fallback([client, (boxed, "m"), "local:", Local()], cool_down=5))
 
 answer = client.chat.complete("hi", temperature=0, stop=["a"], body={"top_k": 4}, timeout=3)
 assert_type(answer, ChatCompletion)
@@ -41,6 +53,9 @@ assert_type(answer.text, str)
 assert_type(answer.message.content, str | None)
 assert_type(answer.message.reasoning, str | None)
 assert_type(client.models.list(), ModelList)
+if answer.info is not None:
+    assert_type(answer.info.adapted, tuple[str, ...])
+    assert_type([entry.reason for entry in answer.info.entries], list[str])
 
 # Lists of one class, of several, and of dicts are all conversations; an answer's message goes back in.
 users = [UserMessage("a"), UserMessage("b")]
@@ -135,6 +150,17 @@ with client.chat.stream_tools("hi", tools=[double, half], max_total_tokens=100, 
 client.chat.run_tools([UserMessage([parts.image("a.png")])], tools=[])
 
 
+cache = Cache(client.backend, "answers.sqlite", max_age=60, max_bytes=1 << 20, when=repeatable)
+assert_type(cache.stats(), CacheStats)
+cached = Gpt(backend=cache).chat.complete("hi")
+if cached.info is not None:
+    assert_type(cached.info.cached, bool)
+recorded = Gpt(backend=Record(cache, "talk.jsonl"))
+replayed = Replay("talk.jsonl", strict=False, paced=True, recut=3)
+assert_type(replayed.left, int)
+assert_type(Gpt(backend=replayed).chat.complete("hi"), ChatCompletion)
+
+
 async def on_asyncio() -> None:
     assert_type(await AsyncGpt().chat.run_tools("hi", tools=[double]), ToolRun)
     async with AsyncGpt().chat.stream_tools("hi", tools=[double], on_step=note) as run:
@@ -145,6 +171,11 @@ async def on_asyncio() -> None:
         async for said_piece in run.text_stream:
             assert_type(said_piece, str)
         assert_type(await run.until_done(), ToolRun)
+    AsyncGpt(backend=AsyncFallback([AsyncGpt(), client, "local:"]))
+    kept = AsyncCache(AsyncGpt().backend, "answers.sqlite")
+    assert_type(await kept.stats(), CacheStats)
+    assert_type(await AsyncGpt(backend=AsyncRecord(kept, "talk.jsonl")).chat.complete("hi"), ChatCompletion)
+    assert_type(await AsyncGpt(backend=AsyncReplay("talk.jsonl")).chat.complete("hi"), ChatCompletion)
     async with AsyncGpt(backend=Local()) as other:
         assert_type(await other.chat.complete("hi"), ChatCompletion)
         assert_type(await other.chat.parse("hi", into=City), Parsed[City])
@@ -156,6 +187,7 @@ async def on_asyncio() -> None:
             assert_type(one, ChatCompletionChunk)
 
 
+Replay("talk.jsonl", strickt=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 client.chat.complete("hi", temprature=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 client.chat.stream_tools("hi")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 client.chat.complete(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -6,18 +6,21 @@ here, so that every call can be stopped at any token, and while its prompt is st
 
 from __future__ import annotations
 
+import hashlib
+import os
 import queue
 import sys
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 
 from gpt.backend import DEFAULT_OPTIONS, CallOptions
 from gpt.errors import GptError, InvalidRequestError, RequestTimeoutError, ServerError
-from gpt.local.calls.offer import offer_of
+from gpt.local.calls.ask import Plan
+from gpt.local.calls.offer import Offer, offer_of
 from gpt.local.calls.read import Reader
 from gpt.local.sampling import engine_request, needs_calling, needs_vocabulary
 from gpt.protocol import codec
@@ -29,6 +32,7 @@ from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, M
 
 if TYPE_CHECKING:
     from gpt.local.llama import Engine, Run, Settings
+    from gpt.protocol.tokens import TokenCount
 
 __all__ = ["Local", "LocalStream"]
 
@@ -137,10 +141,26 @@ class Local:
         wanted = bool(usage is not UNSET and usage is not None and _get(usage, "include_usage"))
         return self._start(request, options, usage=wanted)
 
-    def _start(self, request: ChatRequest, options: CallOptions, *, usage: bool = True, whole: bool = False) -> LocalStream:
-        started = time.perf_counter()
-        if options.headers or options.query:
-            raise InvalidRequestError("headers, query: there is no server here to send them to", param="headers")
+    def count_tokens(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> TokenCount:  # noqa: ARG002 - as calls
+        """How many tokens the prompt takes: exactly, with the chat template applied. Loads the model; raises as a call does."""
+        from gpt.local.counting import counted
+
+        made = self._made(request)
+        return counted(made.engine._ask, made.asked, self._name)
+
+    @property
+    def identity(self) -> str:
+        """What answers, for the keys of a cache: the model's name or file, and the template where it was replaced."""
+        parts = [self.model or "default"]
+        if os.path.exists(self.model):
+            found = os.stat(self.model)
+            parts = [os.path.realpath(self.model), str(found.st_size), str(found.st_mtime_ns)]
+        if self._chat_template is not None:
+            parts.append(hashlib.sha256(self._chat_template.encode()).hexdigest())
+        return f"local:{' '.join(parts)}"
+
+    def _made(self, request: ChatRequest) -> _Made:
+        """The request as the engine is asked. Raises GptError."""
         # Encoding checks every field, and gives plain values whatever the caller mixed.
         given = msgspec.json.decode(codec.encode_request(msgspec.structs.replace(request, extra=UNSET), echoes="always"))
         known = {name: value for name, value in given.items() if name in request.__struct_fields__}
@@ -151,6 +171,13 @@ class Local:
         vocabulary = engine.facts().vocabulary if needs_vocabulary(plain) else 0
         calling = engine.calling() if needs_calling(plain) else None
         asked, plan = engine_request(plain, vocabulary, calling, offer)
+        return _Made(engine, plain, asked, offer, plan)
+
+    def _start(self, request: ChatRequest, options: CallOptions, *, usage: bool = True, whole: bool = False) -> LocalStream:
+        started = time.perf_counter()
+        if options.headers or options.query:
+            raise InvalidRequestError("headers, query: there is no server here to send them to", param="headers")
+        engine, plain, asked, offer, plan = self._made(request)
         if (plain.n or 1) > self._slots:
             raise InvalidRequestError(
                 f"n: the engine has {self._slots} slots, so at most {self._slots} choices; Local(..., slots={plain.n})",
@@ -196,6 +223,17 @@ def _get(value: Any, name: str) -> Any:
 
 def _cancelled() -> GptError:
     return GptError("the call was cancelled")
+
+
+class _Made(NamedTuple):
+    """A request as the engine is asked."""
+
+    engine: Engine
+    request: ChatRequest
+    """As plain values, checked."""
+    asked: dict[str, Any]
+    offer: Offer | None
+    plan: Plan | None
 
 
 class LocalStream:

@@ -111,14 +111,27 @@ WORDINGS: tuple[Wording, ...] = (
     Wording(
         UnsupportedParameterError,
         (400, 422),
-        r"unsupported_(parameter|value)|unsupported parameter",
+        r"unsupported_(parameter|value)|unsupported parameter|unsupported value",
         "hosted, Azure: openai-python#2046",
+    ),
+    Wording(
+        UnsupportedParameterError,
+        (400, 422),
+        r"unrecognized request argument|unknown[ _]parameter",
+        "hosted: openai-python#433; Azure: one-api#1423, agno-agi/agno#1066",
     ),
     Wording(
         UnsupportedParameterError,
         (400, 422),
         r"UnsupportedParamsError|extra inputs are not permitted",
         "LiteLLM, TGI: their exception mappings",
+    ),
+    Wording(UnsupportedParameterError, (400, 422), r"property '\w+' is unsupported", "Groq: fanenr/chatbot#21"),
+    Wording(
+        UnsupportedParameterError,
+        (400, 422),
+        r"unknown variant `(developer|system)`|\b(developer|system)'? is not one of \[",
+        "DeepSeek: num-scope/pix#34; Alibaba: next-ai-draw-io#304; gateways: cloudflare/cloudflare-os#36",
     ),
     Wording(AuthenticationError, (400, 200), r"invalid_api_key|invalid api key", f"hosted: {_ERROR_CODES}; gateways"),
     Wording(
@@ -138,6 +151,23 @@ _CONTEXT_NUMBERS = (
     # llama-cpp-python: "Requested tokens (2285) exceed context window of 2048"
     r"requested tokens \((?P<requested>\d+)\) exceed context window of (?P<limit>\d+)",
 )
+
+_PARAMS = (
+    # hosted, Azure: "Unsupported value: 'temperature' does not support 0 with this model", "Unknown parameter: 'store'"
+    r"(?:unsupported (?:parameter|value)|unknown parameter): ['`\"](?P<param>[^'`\"]+)",
+    # hosted, older: "Unrecognized request argument supplied: stream_options"
+    r"unrecognized request arguments? supplied: (?P<param>\w+)",
+    # Groq: "property 'store' is unsupported, did you mean 'stop'?"
+    r"property '(?P<param>\w+)' is unsupported",
+    # LiteLLM: "openai does not support parameters: ['temperature'], for model=...", "don't support temperature=0.2"
+    r"does(?: not|n't) support parameters: [\[{]+['\"](?P<param>\w+)",
+    r"don't support (?P<param>\w+)=",
+    # Mistral: {"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], ...}; vLLM, older, the same as a tuple
+    r"extra_forbidden['\"], ?['\"]loc['\"]: ?[\[(]['\"]body['\"], ?['\"](?P<param>\w+)['\"][,\])]",
+    # "messages[0].role: unknown variant `developer`", "'developer' is not one of ['system', ...] - 'messages.[0].role'"
+    r"(?P<param>messages[.\[\]'\d]*\.role)\b",
+)
+"""Where servers that do not give `param` name it in their words."""
 
 
 def failure(response: HttpResponse, request: HttpRequest) -> ResponseError:
@@ -182,6 +212,8 @@ def _error(kind: type[ResponseError], words: ServerWords, message: str, response
     }
     if issubclass(kind, ContextLengthError):
         details |= _context_numbers(words)
+    if issubclass(kind, UnsupportedParameterError) and not words.param:
+        details["param"] = _param_in(words.message)
     return kind(message, response.status, response.text, response, **details)
 
 
@@ -232,7 +264,7 @@ def _hint(response: HttpResponse, request: HttpRequest, kind: type[ResponseError
         return f"the base URL probably needs /v1: {request.origin}/v1"
     if html or (response.status == 404 and kind is BadRequestError):
         return "is this the address of a chat-completions server?"
-    if kind is AuthenticationError and not any(name.lower() == "authorization" for name, _ in request.headers):
+    if kind is AuthenticationError and not any(name.lower() in ("authorization", "api-key") for name, _ in request.headers):
         return "no key was sent: set OPENAI_API_KEY or pass api_key="
     if response.status == 407:
         return "it is the proxy that answered; name a user of it: http://user:password@host:port"
@@ -326,6 +358,12 @@ def _from_object(error: dict[str, Any]) -> ServerWords:
         return None if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
     return ServerWords(text("message") or "", text("code"), text("type"), text("param"), True, error)
+
+
+def _param_in(message: str) -> str | None:
+    """The parameter that a server's words name, where they do."""
+    found = (re.search(pattern, message, re.IGNORECASE) for pattern in _PARAMS)
+    return next((match["param"] for match in found if match), None)
 
 
 def _context_numbers(words: ServerWords) -> dict[str, int | None]:

@@ -45,10 +45,12 @@ def _limit(headers: Headers, kind: str) -> Limit:
 
 
 def _count(text: str | None) -> int | None:
+    """A number from 0. Azure has been seen to send -1 for what it does not know (openai/openai-dotnet#838)."""
     try:
-        return None if text is None else int(float(text))
+        number = -1 if text is None else int(float(text))
     except (ValueError, OverflowError):
         return None
+    return None if number < 0 else number
 
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")

@@ -1,7 +1,4 @@
-"""What a server is known to do otherwise than others: data, not code.
-
-One that is not known gets what is safe with every server.
-"""
+"""What can be known of a server that it does otherwise than others. `servers.py` has what is known of which."""
 
 from __future__ import annotations
 
@@ -28,6 +25,8 @@ THINK: Tags = ("<think>", "</think>")
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a server. Raises InvalidRequestError for tags that are no two texts."""
 
+    name: str = ""
+    """What `profile=` calls it, and errors; "" for one without a name."""
     streams_usage: bool = False
     """It takes `stream_options`, so `chat.stream` asks for the tokens used; some servers refuse what they do not know."""
     dialect: Literal["strict", "azure", "grammar", "plain"] = "strict"
@@ -46,6 +45,18 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     think_opened: bool = False
     """Its chat template opens the block, so that only the closing tag comes. Until that comes, all is thinking: only for
     servers that think in every answer."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Parameters that go out under another name, because it does not know the first: (ours, its)."""
+    roles: tuple[tuple[str, str], ...] = ()
+    """Roles of messages that go out under another name: (ours, its)."""
+    ignores: tuple[str, ...] = ()
+    """Parameters that it takes without a word and does not act upon. They are refused before sending where they ask for
+    something else than it does anyway. One that it ignores only with a certain value is written "name: value", where of an
+    object its `type` is meant. Those whose loss changes no answer (`user`, `metadata`) are not listed."""
+    key_header: str = "authorization"
+    """The header that a key goes out in. In any other than this one it goes without "Bearer"."""
+    paths: Literal["as given", "azure"] = "as given"
+    """How base URLs are completed: not at all, or by `azure_path`."""
 
     def __post_init__(self) -> None:
         tags = self.think_tags
@@ -62,33 +73,15 @@ HOSTED = Origin("https", "api.openai.com", 443)
 """The hosted service's own origin. "Hosted" means exactly this one, by https."""
 
 
-def _by_https(*hosts: str) -> list[Origin]:
-    return [Origin("https", host, 443) for host in hosts]
+def azure_path(path: str, query: str) -> tuple[str, bool]:
+    """The path of a base URL of Azure's, completed, and whether each model is asked below it, at /deployments/MODEL.
 
-
-_ROWS: list[tuple[list[Origin], Profile]] = [
-    # Its API reference, "stream_options".
-    ([HOSTED], Profile(streams_usage=True)),
-    # api-docs.deepseek.com/guides/thinking_mode: 400 if thinking is missing in a turn with tool calls, whose last message has
-    # none itself; elsewhere what comes back is ignored. So all of it (rikkahub#1587, command-code#840).
-    (_by_https("api.deepseek.com"), Profile(echoes="always")),
-    # openrouter.ai/docs/use-cases/reasoning-tokens, "Preserving reasoning": all of it, unchanged. Usage always comes:
-    # openrouter.ai/docs/use-cases/usage-accounting.
-    (_by_https("openrouter.ai"), Profile(echoes="always")),
-    # platform.kimi.ai/docs/guide/use-kimi-k2-thinking-model: keep all of it; what it does not want it ignores. "thinking is
-    # enabled but reasoning_content is missing in assistant tool call message": mastra#12592, continue#11600.
-    (_by_https("api.moonshot.ai", "api.moonshot.cn"), Profile(echoes="always")),
-    # platform.minimax.io/docs/api-reference/text-openai-api: "the content field will contain <think> tag content, which must be
-    # preserved completely".
-    (_by_https("api.minimax.io", "api.minimaxi.com"), Profile(echoes="always", think_tags=THINK)),
-    # Refuse what they do not know, thinking in the history too: mistralai/platform-docs-public#7, crush#1590 and, of
-    # stream_options, openai-agents-python#442; freellmapi#1070; kilocode#10375.
-    (_by_https("api.mistral.ai", "api.groq.com", "api.cerebras.ai"), Profile(echoes="never")),
-]
-
-PROFILES: dict[Origin, Profile] = {origin: profile for origins, profile in _ROWS for origin in origins}
-
-
-def profile_of(origin: Origin) -> Profile:
-    """The profile of the server at `origin`."""
-    return PROFILES.get(origin) or Profile()
+    That is where a dated `api-version` in the query belongs to; without one it is the v1 API. A path that names either is left
+    as it is, so it may also be that of a gateway. Source: learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle;
+    the official package's lib/azure.py, which leaves "preview" and "latest" to v1 too.
+    """
+    if path.endswith("/v1") or "/deployments/" in path:
+        return path, False
+    root = path if path.endswith("/openai") else f"{path}/openai"
+    version = next((part[12:] for part in query.split("&") if part.startswith("api-version=")), "")
+    return (root, True) if version[:1].isdigit() else (f"{root}/v1", False)

@@ -250,6 +250,15 @@ class AttemptInfo(msgspec.Struct, frozen=True, gc=False):
     waited: Seconds = 0.0
 
 
+class EntryInfo(msgspec.Struct, frozen=True, gc=False):
+    """What came of one entry of a Fallback: its name, "ok" or the error in a line, and after how long."""
+
+    entry: str
+    reason: str
+    elapsed: Seconds = 0.0
+    """0.0 for one that was left out because it had failed shortly before."""
+
+
 Ended = Literal["complete", "unmarked", "truncated"]
 """How a stream ended: with the marker `[DONE]`; without it, but with its finish reasons; with neither."""
 
@@ -272,6 +281,14 @@ class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
     """The whole HTTP answer, where there was one."""
     ended: Ended | None = None
     """How the stream ended; None for an answer that came whole, and before the end."""
+    adapted: tuple[str, ...] = ()
+    """What was changed of the request because the model does not take it, as "temperature dropped" (`adapt=True`)."""
+    entries: tuple[EntryInfo, ...] = ()
+    """What came of each entry of a Fallback, in the order in which they were asked; the last one answered."""
+    waited: Seconds = 0.0
+    """For its turn, where calls are kept to limits; part of `elapsed`."""
+    cached: bool = False
+    """The answer was kept from an earlier call (`gpt.Cache`): its usage is that call's, and was not used again."""
 
     @property
     def request_id(self) -> str | None:
@@ -288,15 +305,18 @@ class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
     @property
     def tokens_per_second(self) -> float | None:
         """Tokens of the answer a second: of a stream from its first to its last, of an answer that came whole over its whole
-        attempt, the reading of the prompt included. None where the server did not count, or a stream had fewer than two.
+        attempt, the reading of the prompt included. None where the server did not count, or a stream had fewer than two, and of
+        an answer from a cache.
         """
+        if self.cached:
+            return None
         counted = self.completion_tokens or _counted(self.raw)
         if counted is None:
             return None
         before = sum(attempt.elapsed + attempt.waited for attempt in self.attempts)
         if self.attempts:
             before -= self.attempts[-1].elapsed
-        seconds = self.elapsed - before - (self.first_token or 0.0)
+        seconds = self.elapsed - self.waited - before - (self.first_token or 0.0)
         tokens = counted if self.first_token is None else counted - 1
         return tokens / seconds if tokens > 0 and seconds > 0 else None
 

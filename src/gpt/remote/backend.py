@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from itertools import count
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,14 +21,16 @@ from gpt.errors import InvalidRequestError
 from gpt.protocol import flow
 from gpt.protocol.codec import encode_request
 from gpt.protocol.profiles import HOSTED as HOSTED_ORIGIN
-from gpt.protocol.profiles import Profile, profile_of
+from gpt.protocol.profiles import Profile, azure_path
 from gpt.protocol.retry import Budget, Retry
+from gpt.protocol.servers import profile_named, profile_of
 from gpt.protocol.wire import AsyncTransport, HttpRequest, Origin, Timeout, Transport
 from gpt.remote.drive import arun, run
 from gpt.types import UNSET, ChatCompletion, ChatRequest, ModelList
 from gpt.version import __version__
 
 if TYPE_CHECKING:
+    from gpt.protocol.adapt import Note
     from gpt.remote.http.connect import Network
     from gpt.remote.stream import AsyncStream, Stream
 
@@ -88,6 +91,10 @@ class Endpoint(msgspec.Struct, frozen=True):
     """What is known of the server."""
     names_calls: bool = True
     """Whether each POST gets an Idempotency-Key of its own; not where the caller's headers bring one."""
+    by_model: bool = False
+    """Whether each model is asked at a path of its own (Azure's deployments)."""
+    adapt: bool = False
+    """Whether a parameter that the server refuses is fixed, and the call made again."""
 
     def __repr__(self) -> str:
         return f"Endpoint({str(self.origin) + self.path!r})"
@@ -123,6 +130,13 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def _target(self, path: str, query: str) -> str:
         return f"{self.path}{path}?{query}" if query else self.path + path
+
+    def at_model(self, asked: HttpRequest, model: object) -> HttpRequest:
+        """The request for completions at the path of this model."""
+        from urllib.parse import quote
+
+        below = asked.target[len(self.path) :]
+        return msgspec.structs.replace(asked, target=f"{self.path}/deployments/{quote(str(model), safe='')}{below}")
 
 
 def checked_model(request: ChatRequest, endpoint: Endpoint) -> ChatRequest:
@@ -182,7 +196,8 @@ def endpoint(
     query: Mapping[str, str] | None = None,
     timeout: Timeout | float | None = None,
     retry: Retry | None = None,
-    profile: Profile | None = None,
+    profile: Profile | str | None = None,
+    adapt: bool | None = None,
 ) -> Endpoint:
     """The Endpoint for these arguments and the environment (OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_ORG_ID,
     OPENAI_PROJECT_ID). Raises InvalidRequestError.
@@ -193,19 +208,28 @@ def endpoint(
         api_key = os.environ.get("OPENAI_API_KEY", "").strip()
         organization = organization or os.environ.get("OPENAI_ORG_ID")
         project = project or os.environ.get("OPENAI_PROJECT_ID")
+    known = profile_of(origin) if profile is None else profile_named(profile) if isinstance(profile, str) else profile
+    if not isinstance(known, Profile):
+        raise InvalidRequestError(
+            f"profile: expected a Profile or the name of one, got {type(known).__name__}", param="profile"
+        )
     sent = {"accept": "application/json", "content-type": "application/json", "user-agent": f"gpt-in-the-box/{__version__}"}
     if organization:
         sent["openai-organization"] = organization
     if project:
         sent["openai-project"] = project
     if isinstance(api_key, str) and api_key:
-        sent["authorization"] = bearer(api_key)
+        name, value = credential(api_key, known.key_header)
+        sent[name] = value
         api_key = ""
     sent |= {name.lower(): value for name, value in (headers or {}).items()}
     if query:
         from urllib.parse import urlencode
 
         own_query = "&".join(part for part in (own_query, urlencode(dict(query))) if part)
+    by_model = False
+    if known.paths == "azure":
+        path, by_model = azure_path(path, own_query)
     return Endpoint(
         origin,
         path,
@@ -216,9 +240,17 @@ def endpoint(
         retry or Retry(),
         "authorization" in sent,
         f"{path}{COMPLETIONS}?{own_query}" if own_query else path + COMPLETIONS,
-        profile or profile_of(origin),
+        known,
         "idempotency-key" not in sent,
+        by_model,
+        bool(adapt),
     )
+
+
+def credential(key: str, header: str) -> tuple[str, str]:
+    """The header that a key goes out in, and its value. One that begins with "Bearer " is a token, and says how it goes."""
+    value = bearer(key)
+    return ("authorization", value) if header == "authorization" or value == key else (header, key)
 
 
 def bearer(key: object) -> str:
@@ -235,6 +267,27 @@ def bearer(key: object) -> str:
     return key if key[:7].lower() == "bearer " else f"Bearer {key}"
 
 
+class _Calls(Protocol):
+    """How the flow of a call is begun."""
+
+    def __call__(
+        self, remote: Any, asked: HttpRequest, read: flow.Read[T], options: CallOptions, request: ChatRequest, /
+    ) -> flow.Flow[T]: ...
+
+
+def _encode_fitted(endpoint: Endpoint, thinking: dict[str, Any], request: ChatRequest) -> bytes:
+    """The request as this server takes it, encoded."""
+    from gpt.protocol.fit import fitted
+
+    if endpoint.by_model and not isinstance(request.model, str):
+        raise InvalidRequestError(
+            "model: missing; it is the deployment's name: pass model= to the call or the client, or name the deployment in the "
+            "base URL: .../openai/deployments/NAME",
+            param="model",
+        )
+    return encode_request(fitted(request, endpoint.profile), **thinking)
+
+
 class _Remote(Generic[Way]):
     """What both backends are made of: where the server is, the way out to it, and the budget for retries."""
 
@@ -243,8 +296,20 @@ class _Remote(Generic[Way]):
         self._transport = transport
         self._network = network
         self._closed = False
-        # How thinking goes back to this server: the arguments of `encode_request`, made once.
+        # How thinking goes back to this server: the arguments of `encode_request`.
         self._thinking: dict[str, Any] = {"echoes": endpoint.profile.echoes, "tags": endpoint.profile.think_tags}
+        # Settled once, so that a call whose request is not changed for its server costs nothing more. No methods of this very
+        # object, whose cycle would keep a client that is dropped from closing itself.
+        self._encode: Callable[[ChatRequest], bytes] = partial(encode_request, **self._thinking)
+        self._call: _Calls = _Remote._flow
+        known = endpoint.profile
+        if endpoint.by_model or known.renames or known.roles or known.ignores:
+            self._encode = partial(_encode_fitted, endpoint, self._thinking)
+        if endpoint.by_model or endpoint.adapt:
+            from gpt.protocol.adapt import Adaptations
+
+            self._call = _Remote._changed
+            self._adaptations = Adaptations()
         self._chances = flow.Chances(endpoint.retry, Budget(lock=threading.Lock()), perf_counter, _draw)
 
     def __repr__(self) -> str:
@@ -266,7 +331,27 @@ class _Remote(Generic[Way]):
     def _make(self) -> Way:
         raise NotImplementedError
 
-    def _flow(self, asked: HttpRequest, read: flow.Read[T], options: CallOptions) -> flow.Flow[T]:
+    def _changed(self, asked: HttpRequest, read: flow.Read[T], options: CallOptions, request: ChatRequest) -> flow.Flow[T]:
+        """The flow of a call whose request is changed for the model, or for what the server says of it."""
+        if self.endpoint.by_model:
+            asked = self.endpoint.at_model(asked, request.model)
+        if not self.endpoint.adapt:
+            return self._flow(asked, read, options)
+        from gpt.protocol.adapt import adapting
+
+        def ask(changed: HttpRequest, left: float | None, note: Note) -> flow.Flow[T]:
+            if changed.body is not asked.body and asked.own_headers:
+                # Another request than the one that a server may remember by this name.
+                changed = msgspec.structs.replace(changed, own_headers=(("idempotency-key", next(_names)),))
+            return self._flow(
+                changed,
+                lambda response, sent, info: read(response, sent, note(info)),
+                msgspec.structs.replace(options, deadline=left),
+            )
+
+        return adapting(asked, request.model, self._adaptations, ask, self._chances.clock, options.retrying)
+
+    def _flow(self, asked: HttpRequest, read: flow.Read[T], options: CallOptions, _: ChatRequest | None = None) -> flow.Flow[T]:
         """The flow of a call."""
         chances = self._chances
         if options.retry is not None:
@@ -301,10 +386,10 @@ class RemoteBackend(_Remote[Transport]):
         return bearer(given)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
-        body = encode_request(checked_model(request, self.endpoint), **self._thinking)
+        body = self._encode(checked_model(request, self.endpoint))
         key = self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
-        return run(self._flow(asked, flow.completion, options), self.transport, options.cancel)
+        return run(self._call(self, asked, flow.completion, options, request), self.transport, options.cancel)
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
         key = self._called_key() if self.endpoint.api_key else ""
@@ -313,13 +398,13 @@ class RemoteBackend(_Remote[Transport]):
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
-        body = encode_request(request, **self._thinking)
+        body = self._encode(request)
         key = self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
         from gpt.remote.stream import Opening
 
         opening = Opening(self.transport, self.endpoint.profile)
-        return run(self._flow(asked, opening.read, options), opening, options.cancel)
+        return run(self._call(self, asked, opening.read, options, request), opening, options.cancel)
 
     def close(self) -> None:
         self._closed = True
@@ -345,10 +430,10 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
         return bearer(await given if hasattr(given, "__await__") else given)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
-        body = encode_request(checked_model(request, self.endpoint), **self._thinking)
+        body = self._encode(checked_model(request, self.endpoint))
         key = await self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
-        return await arun(self._flow(asked, flow.completion, options), self.transport)
+        return await arun(self._call(self, asked, flow.completion, options, request), self.transport)
 
     async def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
         key = await self._called_key() if self.endpoint.api_key else ""
@@ -357,13 +442,13 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncStream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
-        body = encode_request(request, **self._thinking)
+        body = self._encode(request)
         key = await self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("POST", COMPLETIONS, body, options, key)
         from gpt.remote.stream import AsyncOpening
 
         opening = AsyncOpening(self.transport, self.endpoint.profile)
-        return await arun(self._flow(asked, opening.read, options), opening)
+        return await arun(self._call(self, asked, opening.read, options, request), opening)
 
     async def close(self) -> None:
         self._closed = True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 import msgspec
 
 from gpt.testing.loopback import Gone, Loopback, Peer, answer, completion
+from gpt.types import ChatCompletion
 
 if TYPE_CHECKING:
     import ssl
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Phase = Literal["request", "head", "body"]
 """Before the request is read; after it, before the first byte of the answer; in the middle of the answer's body."""
 
-Reply: TypeAlias = str | Mapping[str, Any] | Callable[[Any], str | Mapping[str, Any]]
+Reply: TypeAlias = str | Mapping[str, Any] | ChatCompletion | Callable[[Any], str | Mapping[str, Any] | ChatCompletion]
 """The text of the answer, a whole completion, or a function of the request's JSON that gives one of these."""
 
 
@@ -204,9 +205,12 @@ class FaultServer(Loopback):
             return "application/json", msgspec.json.encode({"object": "list", "data": [{"id": "m", "object": "model"}]})
         request = msgspec.json.decode(body) if body else {}
         reply = self.reply(request) if callable(self.reply) else self.reply
+        if isinstance(reply, ChatCompletion):
+            reply = reply.to_dict()
         made = completion(reply) if isinstance(reply, str) else dict(reply)
         if isinstance(request, dict) and request.get("stream"):
-            return "text/event-stream", events(made)
+            wants = request.get("stream_options") or {}
+            return "text/event-stream", events(made, usage=wants.get("include_usage") is True)
         return "application/json", msgspec.json.encode(made)
 
 
@@ -228,13 +232,21 @@ def _zipped(pieces: list[bytes]) -> list[bytes]:
     return [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in pieces] + [packer.flush()]
 
 
-def events(made: Mapping[str, Any]) -> bytes:
-    """A completion as the event stream that it would have come in: a word a chunk, then the end marker."""
-    text = made["choices"][0]["message"]["content"] or ""
+def events(made: Mapping[str, Any], *, usage: bool = False) -> bytes:
+    """A completion as the event stream that it would have come in: a word a chunk, then its calls, and the end marker.
+
+    With `usage` a last chunk has the tokens used, where the completion says them.
+    """
+    message = made["choices"][0]["message"]
+    text = message.get("content") or ""
     pieces = [piece for piece in text.replace(" ", " \0").split("\0") if piece]
     beside = {name: made[name] for name in ("id", "created", "model") if name in made} | {"object": "chat.completion.chunk"}
-    deltas: list[tuple[dict[str, str], str | None]] = [({"role": "assistant", "content": ""}, None)]
+    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
     deltas += [({"content": piece}, None) for piece in pieces]
+    if calls := message.get("tool_calls"):
+        deltas.append(({"tool_calls": [{"index": place, **call} for place, call in enumerate(calls)]}, None))
     deltas.append(({}, made["choices"][0]["finish_reason"]))
     chunks = [{**beside, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in deltas]
+    if usage and made.get("usage"):
+        chunks.append({**beside, "choices": [], "usage": made["usage"]})
     return b"".join(b"data: %b\n\n" % msgspec.json.encode(one) for one in chunks) + b"data: [DONE]\n\n"

@@ -1,0 +1,702 @@
+"""A Backend over a Backend that keeps to limits: so many requests and tokens a minute, so many calls at once.
+
+`Pace` is what is shared: by layers, threads, tasks and event loops. Calls wait in one line, first come, first served, so that a
+large one is not overtaken for ever. Its lock is held for arithmetic only. Whoever is first in line knows when to look again and
+waits for that time, or until told that something changed; all others wait to become first. What decides is `protocol/pace.py`.
+
+What a call has to report when it ends is put down and dealt with by whoever has the lock: a stream may be dropped by the
+garbage collector in the middle of this very code.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeGuard, TypeVar
+
+import msgspec
+
+from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, AsyncChunkStream, Backend, CallOptions, ChunkStream
+from gpt.errors import GptError, InvalidRequestError, OverloadedError, RateLimitError, ResponseError, TransportError
+from gpt.protocol.chunks import has_content
+from gpt.protocol.codec import encode_request, history, with_info
+from gpt.protocol.limits import RateLimits
+from gpt.protocol.pace import SOON, Allowance, Grant, Places, Rate
+from gpt.protocol.profiles import Profile
+from gpt.protocol.reserve import Count, Reckoning, Reserved
+from gpt.protocol.wire import AttemptInfo, ResponseInfo, Seconds
+from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList, Usage
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+Asked = TypeVar("Asked", Backend, AsyncBackend)
+Source = TypeVar("Source", ChunkStream, AsyncChunkStream)
+
+BURST: Seconds = 1.0
+"""What may go at once after a pause, in seconds' worth: Azure looks at 1 or 10 seconds."""
+
+PATIENCE: Seconds = 120.0
+"""As in Retry: what a server asks for beyond it is not waited for."""
+
+LOOK: Seconds = 0.05
+"""How often a blocking call that waits looks at `CallOptions.cancel`, where there is one: two events cannot be waited for."""
+
+OURS = "limit"
+"""The `code` of errors raised here, by which another limit knows that no server refused."""
+
+
+class _Ticket:
+    """A call in line. `wake` is called when it is worth looking again; it gives False when nobody is there any more."""
+
+    __slots__ = ("grant", "since", "tokens", "wake")
+
+    def __init__(self, tokens: float, wake: Callable[[], object]) -> None:
+        self.tokens = tokens
+        self.wake = wake
+        self.since = math.nan
+        """When it came; until then it is in no line."""
+        self.grant: Grant | None = None
+
+
+class Pace:
+    """Limits that calls share, whichever way they go: pass one to each `Limit` and `AsyncLimit` that they hold for together.
+
+    `requests_per_minute` and `tokens_per_minute` (prompt and answer together) hold for any 60 seconds; one that is not given is
+    learnt from the server's headers. `max_concurrent` calls are under way at most; None: as many as come, until the server
+    refuses one. After a pause `burst` seconds' worth go at once. A pause that the server asks for beyond `patience` seconds is
+    not waited for. `count` gives the tokens of a prompt, from the request as plain values, where the estimate will not do.
+    `clock` gives seconds from any start. May be shared by threads and event loops; a forked process begins with its own, as if
+    nothing had gone out. Raises InvalidRequestError.
+    """
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_concurrent: int | None = None,
+        burst: Seconds = BURST,
+        patience: Seconds | None = PATIENCE,
+        count: Count | None = None,
+        clock: Callable[[], Seconds] = monotonic,
+    ) -> None:
+        for name, seconds in (("burst", burst), ("patience", patience)):
+            if not (_is_number(seconds) and seconds >= 0) and (seconds is not None or name == "burst"):
+                raise InvalidRequestError(f"{name}: expected seconds from 0, got {seconds!r}", param=name)
+        for name, function in (("count", count), ("clock", clock)):
+            if not callable(function) and (function is not None or name == "clock"):
+                raise InvalidRequestError(f"{name}: expected a function, got {function!r}", param=name)
+        requests, tokens = _rates(requests_per_minute, tokens_per_minute)
+        self._burst = burst
+        self._patience = math.inf if patience is None else patience
+        self._count = count
+        self._clock = clock
+        self._limits = (requests, tokens, _places(max_concurrent))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set up as if nothing had gone out yet."""
+        requests, tokens, places = self._limits
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._allowance = Allowance(Rate(requests, self._burst), Rate(tokens, self._burst), Places(places))
+        self._reckoning = Reckoning(self._count)
+        self._line: deque[_Ticket] = deque()
+        self._first: _Ticket | None = None
+        self._news: deque[Callable[[Seconds], None]] = deque()
+
+    def __repr__(self) -> str:
+        return (
+            f"Pace(requests_per_minute={self.requests_per_minute!r}, tokens_per_minute={self.tokens_per_minute!r}, "
+            f"max_concurrent={self.max_concurrent!r})"
+        )
+
+    @property
+    def requests_per_minute(self) -> float | None:
+        """The limit on requests that is kept to: the caller's, else the server's; None while there is none."""
+        return self._allowance.requests.limit
+
+    @property
+    def tokens_per_minute(self) -> float | None:
+        """The limit on tokens that is kept to: the caller's, else the server's; None while there is none."""
+        return self._allowance.tokens.limit
+
+    @property
+    def max_concurrent(self) -> int | None:
+        """How many calls may be under way now: falls when the server refuses, and climbs back. None: as many as come."""
+        return self._allowance.places.limit
+
+    @property
+    def under_way(self) -> int:
+        """Calls that have begun and not ended."""
+        return self._allowance.places.taken
+
+    @property
+    def waiting(self) -> int:
+        """Calls in line."""
+        return len(self._line)
+
+    def change(
+        self,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_concurrent: int | None = None,
+    ) -> None:
+        """Set limits anew, such as a process's share of one. None leaves one as it is. What has gone out counts against them.
+
+        Raises InvalidRequestError.
+        """
+        requests, tokens = _rates(requests_per_minute, tokens_per_minute)
+        places = _places(max_concurrent)
+        self._limits = tuple(new or old for new, old in zip((requests, tokens, places), self._limits, strict=True))
+
+        def change(_: Seconds) -> None:
+            if requests is not None:
+                self._allowance.requests.change(requests)
+            if tokens is not None:
+                self._allowance.tokens.change(tokens)
+            if places is not None:
+                self._allowance.places.change(places)
+
+        self._report(change)
+
+    def look(self) -> None:
+        """Have all in line look at the clock. By themselves they do so in time, unless the clock is set by hand."""
+
+        def look(_: Seconds) -> None:
+            for ticket in self._line:
+                ticket.wake()
+
+        self._report(look)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # The line
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _reserve(self, request: ChatRequest, profile: Profile) -> Reserved | None:
+        """What the call may take; None while nobody asks for it. Raises InvalidRequestError, as the call would."""
+        if self._process != os.getpid():
+            self._begin()
+        if not self._allowance.tokens.counts:
+            return None
+        body = encode_request(request, echoes=profile.echoes, tags=profile.think_tags)
+        return self._reckoning.reserve(msgspec.json.decode(body))
+
+    def _step(self, ticket: _Ticket, deadline: Seconds | None) -> Seconds | None:
+        """None when the call may go; else the seconds after which to ask again, endless for one that will be woken.
+
+        Raises RateLimitError for a wait that would be too long, InvalidRequestError for a call that can never go.
+        """
+        with self._lock:
+            now = self._clock()
+            self._hear(now)
+            if math.isnan(ticket.since):
+                ticket.since = now
+                self._line.append(ticket)
+            self._admit(now, ticket)
+            wait = None if ticket.grant is not None else self._wait(ticket, now, deadline)
+        self._settle()
+        return wait
+
+    def _admit(self, now: Seconds, current: _Ticket | None = None) -> None:
+        """Let those go that may; the first of the others is to look again when it is its time. Call with the lock."""
+        line = self._line
+        while line:
+            first = line[0]
+            if not self._allowance.tokens.fits(first.tokens) or self._allowance.wait(now, first.tokens):
+                if first is not self._first:
+                    self._first = first
+                    if first is not current and first.wake() is False:
+                        line.popleft()
+                        continue
+                return
+            line.popleft()
+            first.grant = self._allowance.take(now, first.tokens)
+            if first is not current and first.wake() is False:
+                self._allowance.end(now, first.grant, 0, sent=False, succeeded=False)
+
+    def _wait(self, ticket: _Ticket, now: Seconds, deadline: Seconds | None) -> Seconds:
+        """How long one that is in line waits before it asks again. Raises as `_step` does."""
+        allowance, tokens = self._allowance, ticket.tokens
+        if not allowance.tokens.fits(tokens):
+            raise InvalidRequestError(
+                f"messages: the call may take {tokens:,.0f} tokens, prompt and answer together, and the limit is "
+                f"{allowance.tokens.limit:,.0f} a minute, so that no wait helps; ask for a shorter answer "
+                "(max_completion_tokens), or send less",
+                param="messages",
+            )
+        asked = allowance.asked(now, tokens)
+        if asked > self._patience:
+            raise _too_long(f"the server asks to wait {asked:.0f} s, longer than the {self._patience:g} s of patience=", asked)
+        first = self._line[0] is ticket
+        if deadline is None and not first:
+            return math.inf
+        ahead = 0 if first else self._line.index(ticket)
+        least = allowance.wait(now, tokens, ahead)
+        if deadline is not None:
+            left = deadline - (now - ticket.since)
+            if left <= SOON:
+                raise _too_long(f"the deadline of {deadline:g} s passed while the call waited for its turn", _known(asked))
+            if left <= least != math.inf:
+                raise _too_long(
+                    f"the call would wait {least:.1f} s at least for its turn, and its deadline leaves {left:.1f} s", least
+                )
+            return min(least, left) if first else left
+        return least
+
+    def _leave(self, ticket: _Ticket) -> None:
+        """Give up: out of line, or give back the leave to go."""
+
+        def leave(now: Seconds) -> None:
+            if ticket.grant is not None:
+                self._allowance.end(now, ticket.grant, 0, sent=False, succeeded=False)
+            elif ticket in self._line:
+                self._line.remove(ticket)
+
+        self._report(leave)
+
+    def _report(self, news: Callable[[Seconds], None]) -> None:
+        """Put down what happened. It is dealt with now, or by who has the lock, before it is let go of."""
+        self._news.append(news)
+        self._settle()
+
+    def _hear(self, now: Seconds) -> None:
+        """Deal with what was put down. Call with the lock."""
+        while self._news:
+            self._news.popleft()(now)
+            self._first = None  # whoever is first may have to wait longer or shorter than it thinks
+
+    def _settle(self) -> None:
+        while self._news and self._lock.acquire(blocking=False):
+            try:
+                now = self._clock()
+                self._hear(now)
+                self._admit(now)
+            finally:
+                self._lock.release()
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Waiting
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _enter(self, request: ChatRequest, options: CallOptions, profile: Profile) -> _Turn:
+        """Wait for the turn of a call, blocking."""
+        reserved = self._reserve(request, profile)
+        event = threading.Event()
+        ticket = _Ticket(reserved.tokens if reserved else 0, event.set)
+        try:
+            while True:
+                event.clear()
+                wait = self._step(ticket, options.deadline)
+                if wait is None:
+                    return _Turn(self, ticket, reserved)
+                _sleep(event, wait, options.cancel)
+        except BaseException:
+            self._leave(ticket)
+            raise
+
+    async def _aenter(self, request: ChatRequest, options: CallOptions, profile: Profile) -> _Turn:
+        """Wait for the turn of a call, on asyncio."""
+        import asyncio
+
+        reserved = self._reserve(request, profile)
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+
+        def wake() -> bool:
+            try:
+                loop.call_soon_threadsafe(event.set)
+            except RuntimeError:  # the loop is closed, and the task in it is no more
+                return False
+            return True
+
+        ticket = _Ticket(reserved.tokens if reserved else 0, wake)
+        try:
+            while True:
+                event.clear()
+                wait = self._step(ticket, options.deadline)
+                if wait is None:
+                    return _Turn(self, ticket, reserved)
+                timer = None if wait == math.inf else loop.call_later(wait, event.set)
+                try:
+                    await event.wait()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+        except BaseException:
+            self._leave(ticket)
+            raise
+
+
+def _sleep(event: threading.Event, seconds: Seconds, cancel: threading.Event | None) -> None:
+    """Wait for the event, so long at most. Raises GptError when `cancel` is set."""
+    if cancel is None:
+        event.wait(min(seconds, threading.TIMEOUT_MAX))
+        return
+    while seconds > 0 and not event.wait(min(seconds, LOOK)):
+        if cancel.is_set():
+            raise GptError("the call was cancelled")
+        seconds -= LOOK
+
+
+def _too_long(message: str, wait: Seconds | None) -> RateLimitError:
+    return RateLimitError(f"{message}; nothing was sent", 429, code=OURS, retry_after=wait)
+
+
+def _known(wait: Seconds) -> Seconds | None:
+    return wait or None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _rates(requests: object, tokens: object) -> tuple[Any, Any]:
+    """The two limits, checked."""
+    for name, value in (("requests_per_minute", requests), ("tokens_per_minute", tokens)):
+        if value is not None and not (_is_number(value) and value >= 1):
+            raise InvalidRequestError(f"{name}: expected a number from 1, or None, got {value!r}", param=name)
+    return requests, tokens
+
+
+def _places(most: Any) -> int | None:
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise InvalidRequestError(f"max_concurrent: expected an int from 1, or None, got {most!r}", param="max_concurrent")
+    made: int | None = most
+    return made
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A call that may go
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class _Turn:
+    """A call from its turn to its end, of which it reports once."""
+
+    __slots__ = ("_allowance", "_began", "_chars", "_ended", "_grant", "_pace", "_pieces", "_reserved", "_usage", "waited")
+
+    def __init__(self, pace: Pace, ticket: _Ticket, reserved: Reserved | None) -> None:
+        assert ticket.grant is not None
+        self._pace = pace
+        self._allowance = pace._allowance  # in a forked process the pace has another, of which this call took nothing
+        self._grant = ticket.grant
+        self._reserved = reserved
+        self._began = ticket.grant.request.at
+        self.waited = self._began - ticket.since
+        self._usage: Usage | None = None
+        self._pieces = 0
+        self._chars = 0
+        self._ended = False
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ended"):
+            self.left()
+
+    @property
+    def elapsed(self) -> Seconds:
+        """Seconds since its turn."""
+        return self._pace._clock() - self._began
+
+    def options(self, options: CallOptions) -> CallOptions:
+        """The call's options: less time, and word of its retries."""
+        told = options.retrying
+
+        def retrying(attempt: AttemptInfo, wait: Seconds) -> None:
+            self._pace._report(lambda now: self._allowance.again(now, self._grant, attempt.status, wait))
+            if told is not None:
+                told(attempt, wait)
+
+        deadline = options.deadline
+        return msgspec.structs.replace(
+            options, retrying=retrying, deadline=None if deadline is None else deadline - self.waited
+        )
+
+    def told(self, limits: RateLimits | None) -> None:
+        """Take in what the server said of its limits."""
+        if limits is not None:
+            self._pace._report(lambda now: self._allowance.told(now, self._grant, limits))
+
+    def answered(self, made: ChatCompletion) -> ChatCompletion:
+        """The whole answer, which tells how long the call waited."""
+        info: ResponseInfo | None = made.__dict__.get("info")
+        if info is not None:
+            self.told(info.rate_limits)
+        if info is not None and info.cached:
+            self.end(sent=False, succeeded=False)
+        else:
+            self._usage = made.usage
+            self.end()
+        if not self.waited:
+            return made
+        # A copy: a backend may give one answer twice.
+        copy = msgspec.structs.replace(made)
+        copy.__dict__.update(made.__dict__)
+        info = info or ResponseInfo()
+        with_info(copy, msgspec.structs.replace(info, waited=self.waited, elapsed=info.elapsed + self.waited))
+        return copy
+
+    def piece(self, chunk: ChatCompletionChunk) -> None:
+        """Take in a piece of a streamed answer."""
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        self._pieces += len(chunk.choices)
+        for choice in chunk.choices:
+            self._chars += len(choice.delta.content or "")
+
+    def _taken(self) -> float | None:
+        """The tokens that it took, as far as is known: by usage, else by the pieces that came."""
+        if self._usage is not None:
+            return self._usage.total_tokens or self._usage.prompt_tokens + self._usage.completion_tokens
+        if self._reserved is not None and self._pieces:
+            return self._reserved.prompt + max(self._pieces, self._chars / 4)
+        return None
+
+    def end(self, *, tokens: float | None = None, sent: bool = True, succeeded: bool = True, refused: bool = False) -> None:
+        """Report that the call is over."""
+        if self._ended:
+            return
+        self._ended = True
+        pace, allowance, reserved, usage = self._pace, self._allowance, self._reserved, self._usage
+        taken = self._taken() if tokens is None else tokens
+
+        def end(now: Seconds) -> None:
+            grant = self._grant
+            if refused:
+                allowance.places.refused(grant.began)
+            allowance.end(now, grant, taken, sent=sent, succeeded=succeeded)
+            if usage is not None and reserved is not None and succeeded:
+                pace._reckoning.learn(reserved, usage)
+
+        pace._report(end)
+
+    def failed(self, error: BaseException) -> None:
+        """Report that the call ended by `error`."""
+        if isinstance(error, ResponseError) and error.code != OURS:
+            refused = isinstance(error, (RateLimitError, OverloadedError))
+            self.told(error.rate_limits)
+            asked = error.retry_after
+            if refused and asked is not None:
+                self._pace._report(lambda now: self._allowance.pause(now, asked))
+            free = refused or 400 <= error.status_code < 500
+            self.end(tokens=0 if free and not self._pieces else None, succeeded=False, refused=refused)
+        else:
+            unsent = isinstance(error, (InvalidRequestError, ResponseError))
+            unsent = unsent or (isinstance(error, TransportError) and not error.sent)
+            self.end(sent=not unsent, succeeded=False)
+
+    def left(self) -> None:
+        """Report that the caller left before the end."""
+        self.end(succeeded=False)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The layers
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class LimitSettings(TypedDict, total=False):
+    """The limits, as keywords: those of a `Pace` of one's own."""
+
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    max_concurrent: int | None
+    burst: Seconds
+    patience: Seconds | None
+    count: Count | None
+
+
+class _Limiting(Generic[Asked]):
+    """What both layers share."""
+
+    def __init__(self, backend: Asked, pace: Pace | None, settings: Any) -> None:
+        if pace is not None and settings:
+            given = ", ".join(settings)
+            raise InvalidRequestError(f"pace: has its own limits; give it or {given}, not both", param="pace")
+        if pace is not None and not isinstance(pace, Pace):
+            raise InvalidRequestError(f"pace: expected a Pace, got {type(pace).__name__}", param="pace")
+        self._backend: Asked = backend
+        self.pace = Pace(**settings) if pace is None else pace
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._backend!r}, {self.pace!r})"
+
+    @property
+    def profile(self) -> Profile | None:
+        return getattr(self._backend, "profile", None)
+
+    @property
+    def endpoint(self) -> Any:
+        """Where the server is, for a backend that has one."""
+        return getattr(self._backend, "endpoint", None)
+
+    @property
+    def count_tokens(self) -> Any:
+        """What counts exactly; None where the backend has no such method."""
+        return getattr(self._backend, "count_tokens", None)
+
+
+class Limit(_Limiting[Backend]):
+    """`backend`, kept to limits: those of `pace`, which others may share, or those given here (see `Pace`).
+
+    `answer.info.waited` tells how long a call waited for its turn. Where that would pass the call's deadline, it raises
+    RateLimitError at once, whose `retry_after` says how long it would have been.
+    """
+
+    def __init__(self, backend: Backend, pace: Pace | None = None, **settings: Unpack[LimitSettings]) -> None:
+        super().__init__(backend, pace, settings)
+
+    def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
+        request = _listed(request)
+        turn = self.pace._enter(request, options, self.profile or Profile())
+        try:
+            made = self._backend.complete(request, turn.options(options))
+        except BaseException as error:
+            turn.failed(error)
+            raise
+        return turn.answered(made)
+
+    def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChunkStream:
+        request = _listed(request)
+        turn = self.pace._enter(request, options, self.profile or Profile())
+        try:
+            chunks = self._backend.stream(request, turn.options(options))
+        except BaseException as error:
+            turn.failed(error)
+            raise
+        return LimitedStream(chunks, turn)
+
+    def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
+        return self._backend.models(options)
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+class AsyncLimit(_Limiting[AsyncBackend]):
+    """Limit for asyncio."""
+
+    def __init__(self, backend: AsyncBackend, pace: Pace | None = None, **settings: Unpack[LimitSettings]) -> None:
+        super().__init__(backend, pace, settings)
+
+    async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
+        request = _listed(request)
+        turn = await self.pace._aenter(request, options, self.profile or Profile())
+        try:
+            made = await self._backend.complete(request, turn.options(options))
+        except BaseException as error:
+            turn.failed(error)
+            raise
+        return turn.answered(made)
+
+    async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncChunkStream:
+        request = _listed(request)
+        turn = await self.pace._aenter(request, options, self.profile or Profile())
+        try:
+            chunks = await self._backend.stream(request, turn.options(options))
+        except BaseException as error:
+            turn.failed(error)
+            raise
+        return AsyncLimitedStream(chunks, turn)
+
+    async def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:
+        return await self._backend.models(options)
+
+    async def close(self) -> None:
+        await self._backend.close()
+
+
+def _listed(request: ChatRequest) -> ChatRequest:
+    """The request with messages that may be read twice."""
+    if type(request.messages) is list:
+        return request
+    return msgspec.structs.replace(request, messages=history(request.messages))
+
+
+class _Limited(Generic[Source]):
+    """What both streams share. One holds its place until it ends, is left or dropped."""
+
+    _chunks: Source
+
+    def __init__(self, chunks: Source, turn: _Turn) -> None:
+        self._chunks = chunks
+        self._turn = turn
+        self._first_token: Seconds | None = None
+        info = self._known
+        if info is not None:
+            turn.told(info.rate_limits)
+
+    @property
+    def _known(self) -> ResponseInfo | None:
+        return getattr(self._chunks, "info", None)
+
+    @property
+    def info(self) -> ResponseInfo | None:
+        info, waited = self._known, self._turn.waited
+        if not waited:
+            return info
+        return msgspec.structs.replace(info or ResponseInfo(first_token=self._first_token), waited=waited)
+
+    def _take(self, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
+        self._turn.piece(chunk)
+        if self._first_token is None and has_content(chunk):
+            self._first_token = self._turn.elapsed
+        return chunk
+
+    def __del__(self) -> None:
+        if hasattr(self, "_turn"):
+            self._turn.left()
+
+
+class LimitedStream(_Limited[ChunkStream]):
+    """Chunks of a call that holds its place."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ChatCompletionChunk:
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            self._turn.end()
+            raise
+        except BaseException as error:
+            self._turn.failed(error)
+            raise
+        return self._take(chunk)
+
+    def close(self) -> None:
+        try:
+            self._chunks.close()
+        finally:
+            self._turn.left()
+
+
+class AsyncLimitedStream(_Limited[AsyncChunkStream]):
+    """LimitedStream for asyncio."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatCompletionChunk:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._turn.end()
+            raise
+        except BaseException as error:
+            self._turn.failed(error)
+            raise
+        return self._take(chunk)
+
+    async def close(self) -> None:
+        try:
+            await self._chunks.close()
+        finally:
+            self._turn.left()
