@@ -129,7 +129,7 @@ def test_correction_converges(constant: int, share: float, sizes: list[int]) -> 
     truths = {size: constant + share * size for size in (min(sizes), sum(sizes) // 2, max(sizes))}
     wrong = max(abs(size - truth) for size, truth in truths.items())
     left = max(abs(learnt.apply(size) - truth) for size, truth in truths.items())
-    assert left <= wrong * 0.2 + 2  # ridge regression leaves a little of no correction standing
+    assert left <= wrong * 0.2 + 2  # a little of no correction is left standing
 
 
 def test_correction_forgets() -> None:

@@ -7,6 +7,7 @@ from gpt import (
     AsyncCache,
     AsyncFallback,
     AsyncGpt,
+    AsyncLimit,
     AsyncParsedStream,
     AsyncRecord,
     AsyncReplay,
@@ -17,25 +18,32 @@ from gpt import (
     ChatCompletion,
     ChatCompletionChunk,
     ContentEvent,
+    Cost,
     CustomToolCall,
     Fallback,
     FunctionDefinition,
     FunctionTool,
     Gpt,
+    Limit,
     Local,
     Message,
     ModelList,
+    Pace,
     Parsed,
     ParsedStream,
+    Price,
+    Prices,
     Record,
     Replay,
     ResultStep,
     SystemMessage,
     Timeout,
+    TokenCount,
     ToolCall,
     ToolRun,
     ToolStep,
     ToolStream,
+    UsageTotals,
     UserMessage,
     parts,
     repeatable,
@@ -150,11 +158,20 @@ with client.chat.stream_tools("hi", tools=[double, half], max_total_tokens=100, 
 client.chat.run_tools([UserMessage([parts.image("a.png")])], tools=[])
 
 
+count = client.chat.count_tokens("hi", model="m")
+assert_type(count, TokenCount)
+assert_type(client.usage, UsageTotals)
+assert_type(client.cost_of(answer), Cost | None)
+Gpt(prices=Prices({"m": Price(input=1, output="2.50")}))
 cache = Cache(client.backend, "answers.sqlite", max_age=60, max_bytes=1 << 20, when=repeatable)
 assert_type(cache.stats(), CacheStats)
 cached = Gpt(backend=cache).chat.complete("hi")
 if cached.info is not None:
     assert_type(cached.info.cached, bool)
+pace = Pace(requests_per_minute=10, burst=60)
+assert_type(pace.max_concurrent, int | None)
+limited = Gpt(backend=Limit(Limit(client.backend, pace), requests_per_minute=10, tokens_per_minute=1e5, max_concurrent=3))
+Limit(client.backend, requests=10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 recorded = Gpt(backend=Record(cache, "talk.jsonl"))
 replayed = Replay("talk.jsonl", strict=False, paced=True, recut=3)
 assert_type(replayed.left, int)
@@ -172,6 +189,7 @@ async def on_asyncio() -> None:
             assert_type(said_piece, str)
         assert_type(await run.until_done(), ToolRun)
     AsyncGpt(backend=AsyncFallback([AsyncGpt(), client, "local:"]))
+    AsyncGpt(backend=AsyncLimit(AsyncGpt().backend, pace))
     kept = AsyncCache(AsyncGpt().backend, "answers.sqlite")
     assert_type(await kept.stats(), CacheStats)
     assert_type(await AsyncGpt(backend=AsyncRecord(kept, "talk.jsonl")).chat.complete("hi"), ChatCompletion)

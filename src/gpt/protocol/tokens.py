@@ -183,7 +183,10 @@ _FORGET = 0.98
 """What an answer weighs after each further one: a model behind a name may change."""
 
 _FIRM_CONSTANT, _FIRM_SLOPE = 1.0, 100.0**2
-"""How firmly no correction is held to: as if one answer had said so, to a prompt of 100 tokens."""
+"""How firmly no correction is held to at the first answer: as if another had said so, to a prompt of 100 tokens.
+
+Each further answer loosens it. Prompts of like sizes tell a constant from a share only by little, which it would drown.
+"""
 
 
 class Correction(msgspec.Struct, frozen=True):
@@ -215,7 +218,8 @@ class Correction(msgspec.Struct, frozen=True):
 
     def apply(self, estimated: int) -> int:
         """The estimate put right; at least 1."""
-        a, b, d = self.weight + _FIRM_CONSTANT, self.x, self.xx + _FIRM_SLOPE
+        doubt = 1 / max(1, self.answers)
+        a, b, d = self.weight + doubt * _FIRM_CONSTANT, self.x, self.xx + doubt * _FIRM_SLOPE
         determinant = a * d - b * b  # above 0, by Cauchy and Schwarz
         constant = (self.r * d - b * self.xr) / determinant
         share = (a * self.xr - b * self.r) / determinant
