@@ -111,7 +111,7 @@ def test_forced(client: Gpt) -> None:
         params: dict[str, Any] = {
             "tools": [tool(number)],
             "tool_choice": "required",
-            "temperature": number % 4 / 2,
+            "temperature": number % 3 / 2,
             "seed": number,
             "max_tokens": 400,
         }

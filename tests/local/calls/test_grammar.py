@@ -24,6 +24,7 @@ NARROWED: list[tuple[Any, Any]] = [
     ({"type": "string", "minLength": 9_999}, {"type": "string", "minLength": 9_999, "maxLength": 10_000}),
     ({"type": "string", "enum": ["a"]}, {"type": "string", "enum": ["a"]}),
     ({"const": "a"}, {"const": "a"}),
+    ({"type": "string", "pattern": "^a+$"}, {"type": "string", "pattern": "^a+$", "maxLength": 600}),
     ({"type": "string", "format": "date"}, {"type": "string", "format": "date", "maxLength": 10}),
     ({"type": "string", "format": "iban"}, {"type": "string", "maxLength": 600}),
     ({"type": ["string", "null"]}, {"type": ["string", "null"], "maxLength": 600}),
@@ -175,3 +176,9 @@ def test_texts(text: str, literal: str, expression: str) -> None:
     """Any text is a literal of a grammar, and a part of a regular expression."""
     assert literal == quoted(text)
     assert expression == pattern(text)
+
+
+def test_little_room() -> None:
+    """With few tokens left a text with a pattern can still be what it must be: the answer is then cut off."""
+    made = held({"properties": {"a": {"type": "string", "pattern": "^[a-c]{2,5}$"}, "b": TEXT}}, 1, path="p")
+    assert [256, 1] == [part["maxLength"] for part in made.schema["properties"].values()]

@@ -47,6 +47,9 @@ _FORMATS = {
 }
 """Formats of texts that the engine holds a model to, and how many characters one may take; seconds may have six decimals."""
 
+_PATTERNED = 256
+"""Characters that a text with a pattern may have at least."""
+
 _PARTS = ("items", "additionalProperties", "additionalItems")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _TABLES = ("properties", "patternProperties", "$defs", "definitions")
@@ -238,7 +241,9 @@ class _Narrowing:
 
     def _bound(self, schema: Schema, kind: Any) -> None:
         if kind == "string":
-            most = _FORMATS.get(schema.get("format", ""), self.characters)
+            # What a pattern asks for may be longer than there are tokens for; then the answer is cut off, and not impossible.
+            free = max(self.characters, _PATTERNED) if "pattern" in schema else self.characters
+            most = _FORMATS.get(schema.get("format", ""), free)
             schema["maxLength"] = min(schema.get("maxLength", most), most)
         elif kind == "array":
             if isinstance(schema.get("items"), list) or schema.get("items") is False:
