@@ -101,6 +101,23 @@ def test_spread() -> None:
     assert [pytest.approx(0.1)] * 15 == [later - earlier for earlier, later in zip(times[13:28], times[14:29], strict=True)]
 
 
+def test_spread_by_a_limit_that_changes() -> None:
+    """What a larger limit's bucket holds more goes at once; a smaller limit's is not overdrawn by becoming smaller."""
+    rate = Rate(5, burst=MINUTE)
+    for limit in (5, 10, 12):
+        rate.change(limit)
+        while not rate.wait(0.0, 1):
+            rate.take(0.0, 1)
+        assert WINDOW == rate.wait(0.0, 1)
+        assert limit == len(rate._log)
+    for taken, wait in ((0, 0.0), (99, 0.0), (101, 0.1)):  # of the hundred in the bucket
+        rate = Rate(6100, burst=1.0)
+        rate.wait(0.0, 1)
+        rate.take(0.0, taken)
+        rate.change(610)
+        assert pytest.approx(wait) == rate.wait(0.0, 1)
+
+
 def test_not_spread() -> None:
     """With a minute's worth as burst a whole limit goes at once, and the next when that is a window old."""
     rate = Rate(5, burst=MINUTE)
@@ -469,7 +486,8 @@ def test_again(status: int | None, requests: int, tokens: int, pause: float, pla
         (lambda made, grant: made.end(1.0, grant, 0, succeeded=False), 1, 0),
         (lambda made, grant: made.end(1.0, grant, 4, sent=False), 0, 0),
         (lambda made, grant: made.end(1.0, grant, None, sent=False), 0, 0),
-        (lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(1.0, grant, None)), 1, 0),
+        (lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(1.0, grant, None, succeeded=False)), 1, 0),
+        (lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(1.0, grant, 7)), 2, 7),  # sent before its time
         (lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(20.0, grant, 7)), 2, 7),
     ],
 )

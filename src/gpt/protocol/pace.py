@@ -110,8 +110,15 @@ class Rate:
 
     def change(self, limit: float | None) -> None:
         """Set the limit, as the caller's. What has gone out counts against it."""
-        self.limit = limit
+        self._set(limit)
         self.given = limit is not None
+
+    def _set(self, limit: float | None) -> None:
+        """Set the limit. What was taken from the bucket stays taken; a smaller one is not overdrawn by being smaller."""
+        if limit is not None and self.limit is not None:
+            more = (limit - self.limit) * self._burst / WINDOW
+            self._level = max(min(self._level, 0.0), self._level + more)
+        self.limit = limit
 
     def _advance(self, now: Seconds) -> None:
         """Let time pass."""
@@ -196,7 +203,7 @@ class Rate:
         window = _window(said)
         if not self.given and said.limit:
             per_minute = window == MINUTE or (window is None and (said.reset or 0.0) <= WINDOW)
-            self.limit = said.limit if per_minute else None
+            self._set(said.limit if per_minute else None)
         if said.remaining is None:
             return
         self._left = said.remaining - (self._reserved - charge.place)
@@ -343,11 +350,11 @@ class Allowance:
     def end(self, now: Seconds, grant: Grant, tokens: float | None, *, sent: bool = True, succeeded: bool = True) -> None:
         """The call is over. It took `tokens`; None where nobody knows, and what was reserved stands.
 
-        Nothing counts of one that was not `sent`, or whose last attempt lies ahead: it was left before that. Only one that
-        `succeeded` shows that the server can bear so many at once.
+        Nothing counts of one that was not `sent`. One that did not succeed and whose last attempt lies ahead was left before
+        that. Only one that `succeeded` shows that the server can bear so many at once.
         """
         self.places.leave(grant.began, succeeded=succeeded)
-        if not sent or grant.request.at > now:
+        if not sent or (grant.request.at > now and not succeeded):
             self.requests.settle(grant.request, 0)
             tokens = 0
         if tokens is not None:
