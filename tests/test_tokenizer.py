@@ -117,6 +117,7 @@ def test_another_hash(cache: Path) -> None:
 def test_no_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tiktoken keeps nothing, nothing is there."""
     keep(cache, "o200k_base")
+    monkeypatch.chdir(cache)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
     assert tokenizer("gpt-4o") is None
 

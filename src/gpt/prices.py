@@ -78,7 +78,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
 def _amount(value: Any, name: str) -> Decimal:
     problem = InvalidRequestError(f"{name}: expected the price of a million tokens, a number from 0, got {value!r}", param=name)
-    if isinstance(value, bool) or not isinstance(value, (Decimal, int, float, str)):
+    if not isinstance(value, (Decimal, int, float, str)):
         raise problem
     try:
         made = Decimal(str(value))
@@ -105,17 +105,20 @@ class Prices(Mapping[str, Price]):
 
     def find(self, model: str, host: str | None = None) -> Price | None:
         """The price of `model`, answered by `host`; None where there is none."""
-        if (model, host) not in self._found:
-            if len(self._found) >= _KEPT:  # servers make names up
-                self._found.clear()
-            names = (model,) if host is None else (f"{host}/{model}", model)
-            matching = (
-                price
-                for pattern, price in self._prices.items()
-                if any(name == pattern or fnmatchcase(name, pattern) for name in names)
-            )
-            self._found[model, host] = next(matching, None)
-        return self._found.get((model, host))
+        try:  # not by two looks, between which another thread may clear it
+            return self._found[model, host]
+        except KeyError:
+            found = self._found[model, host] = self._look(model, host)
+        if len(self._found) >= _KEPT:  # servers make names up
+            self._found.clear()
+        return found
+
+    def _look(self, model: str, host: str | None) -> Price | None:
+        names = (model,) if host is None else (f"{host}/{model}", model)
+        for pattern, price in self._prices.items():
+            if any(name == pattern or fnmatchcase(name, pattern) for name in names):
+                return price
+        return None
 
     def __or__(self, other: Mapping[str, Price]) -> Prices:
         return Prices(self._prices | {name: price for name, price in other.items() if name not in self._prices})

@@ -27,7 +27,7 @@ from gpt import (
     in_threads,
 )
 from gpt.backend import DEFAULT_OPTIONS, CallOptions, ChunkStream
-from gpt.layers.meter import ROOM, Meter, ToldStream, UsageTotals
+from gpt.layers.meter import ROOM, AsyncToldStream, Meter, ToldStream, UsageTotals
 from gpt.protocol.codec import with_info
 from gpt.protocol.wire import AttemptInfo, ResponseInfo
 from gpt.testing import AsyncScripted, Fault, Scripted, no_waiting, serve
@@ -348,14 +348,14 @@ def test_copies_share() -> None:
 def test_what_is_kept() -> None:
     """Answers are added up when there are some, so that a client that nobody asks keeps few; none keeps its body."""
     client = Gpt(backend=Scripted(said(info=ResponseInfo(raw=object()))), prices=PRICES)  # type: ignore[arg-type]
-    for number in range(3 * ROOM):
+    for number in range(3 * ROOM + 1):
         call(client)
         assert len(client._core.meter._noted) < ROOM, number
     assert all(info.raw is None for *_, info in client._core.meter._noted)
     for _ in range(ROOM):
         streamed(client)
     assert len(client._core.meter._noted) < ROOM
-    assert totals(4 * ROOM, 4 * ROOM) == client.usage
+    assert totals(4 * ROOM + 1, 4 * ROOM + 1) == client.usage
 
 
 def test_dropped_while_adding() -> None:
@@ -469,6 +469,53 @@ def test_prices_as_a_dict() -> None:
     assert totals() == client.usage
     with pytest.raises(InvalidRequestError, match="prices: expected Prices, or a dict of Price by model, got list"):
         Gpt(backend=Scripted("x"), prices=[])  # type: ignore[arg-type]
+
+
+def test_deepseeks_cached_tokens() -> None:
+    """Tokens from the server's cache count under DeepSeek's name too."""
+    client = Gpt(backend=Scripted(said(usage=Usage(20, 100, 120, prompt_cache_hit_tokens=40))), prices=PRICES)
+    call(client)
+    assert totals(reasoning_tokens=0) == client.usage
+
+
+@pytest.mark.parametrize("end", ["read", "broken", "closed"])
+def test_an_end_is_told_at_once(end: str) -> None:
+    """Who still holds a stream has it counted all the same, once, when it was read to its end, broke off or was closed."""
+    told: list[Any] = []
+    pieces = [*chunks(), ServerError("down", 500)] if end == "broken" else chunks()
+    stream = ToldStream(Scripted(pieces).stream(ChatRequest(messages=[])), lambda last, info: told.append((last, info)))
+    if end == "closed":
+        next(stream)
+    else:
+        with pytest.raises(ServerError if end == "broken" else StopIteration):
+            while True:
+                next(stream)
+        assert [(chunks()[-1], None)] == told
+    stream.close()
+    stream.close()
+    assert 1 == len(told)
+
+
+async def told_on_asyncio(end: str) -> list[Any]:
+    told: list[Any] = []
+    pieces = [*chunks(), ServerError("down", 500)] if end == "broken" else chunks()
+    stream = AsyncToldStream(await AsyncScripted(pieces).stream(ChatRequest(messages=[])), lambda last, info: told.append(last))
+    if end == "closed":
+        await anext(stream)
+    else:
+        with pytest.raises(ServerError if end == "broken" else StopAsyncIteration):
+            while True:
+                await anext(stream)
+        assert 1 == len(told)
+    await stream.close()
+    await stream.close()
+    return list(told)
+
+
+@pytest.mark.parametrize("end", ["read", "broken", "closed"])
+def test_an_end_is_told_at_once_on_asyncio(end: str) -> None:
+    """On asyncio too."""
+    assert [None if end == "closed" else chunks()[-1]] == asyncio.run(told_on_asyncio(end))
 
 
 def test_the_facts_of_a_stream_pass() -> None:
