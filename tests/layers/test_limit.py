@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import pickle
 import subprocess
@@ -39,7 +40,8 @@ from gpt import (
     UserMessage,
     in_threads,
 )
-from gpt.protocol.codec import with_info
+from gpt.layers.limit import _Ticket
+from gpt.protocol.codec import decode_completion, with_info
 from gpt.protocol.limits import Limit as Said
 from gpt.protocol.limits import RateLimits
 from gpt.protocol.pace import WINDOW
@@ -175,6 +177,14 @@ def test_told(ask: Way) -> None:
     assert repr(scripted("hi")) == repr(second)
     assert scripted("hi").to_dict() == second.to_dict()
     assert second.info.waited == pickle.loads(pickle.dumps(second)).info.waited
+
+
+def test_what_arrived_is_kept(ask: Way) -> None:
+    """An answer that waited keeps the bytes that it came from, undeclared fields included."""
+    arrived = completion(strange=1)
+    _, second, _ = ask(twice, [decode_completion(json.dumps(arrived).encode())], requests_per_minute=1)
+    assert arrived == second.to_dict()
+    assert second.info.waited > 0
 
 
 def test_one_answer_twice(ask: Way) -> None:
@@ -455,6 +465,19 @@ def test_dropped_in_the_middle() -> None:
     assert 0 == pace.under_way
 
 
+def test_dropped_by_who_has_the_lock() -> None:
+    """A stream that is dropped while a call looks whether it is its turn frees its place when that call has looked."""
+    limit, pace, _, _ = fresh(TALK, max_concurrent=1)
+    held = [limit.stream(asked())]
+    first = _Ticket(0, held.clear)  # the one in line, woken under the lock, drops the stream that holds the place
+    pace._line.append(first)
+    cancel = threading.Event()
+    with thread(lambda: limit.complete(asked(), CallOptions(cancel=cancel))):
+        until(lambda: first.grant is not None)
+        cancel.set()
+    assert (0, 1) == (pace.waiting, pace.under_way)
+
+
 def test_usage_of_a_stream() -> None:
     """The usage that a stream tells of is what it took."""
     last = chunk()
@@ -510,7 +533,7 @@ def test_a_pause_is_everybodys() -> None:
     assert 30 == came[0].info.waited
     pace._allowance.pause(30.0, 500)
     with pytest.raises(RateLimitError, match=r"asks to wait 500 s, longer than the 120 s of patience="):
-        other.complete(asked())
+        other.complete(asked(), CallOptions(deadline=400))  # and not for its deadline
     assert 0 == pace.waiting
 
 
@@ -934,7 +957,7 @@ def test_time_left() -> None:
 def test_limit_over_limit() -> None:
     """A wait that the limit below refuses is no refusal of the server: nothing was sent, and nothing falls."""
     inner = Limit(Scripted("hi"), requests_per_minute=1, burst=60)
-    outer = Limit(inner, requests_per_minute=10, max_concurrent=4)
+    outer = Limit(inner, requests_per_minute=10, burst=60, max_concurrent=4)  # which itself would let it go at once
     outer.complete(asked())
     with pytest.raises(RateLimitError, match="its deadline leaves"):
         outer.complete(asked(), CallOptions(deadline=5))
