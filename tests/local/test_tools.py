@@ -99,8 +99,9 @@ def streamed(client: Gpt, messages: Any, **params: Any) -> ChatCompletion:
                     seen.add(piece.index)
         assert 1 == len(reasons)
     with client.chat.stream(messages, **params) as stream:
-        for event in stream:
-            assert event.type != "tool_call" or isinstance(event, ToolCallEvent)
+        events = [event for event in stream if isinstance(event, ToolCallEvent)]
+    for place, call in enumerate(stream.completion.message.tool_calls or ()):
+        assert call == [event.snapshot for event in events if event.place == place][-1]
     return stream.completion
 
 

@@ -33,11 +33,11 @@ from gpt.backend import (
     identity_of,
 )
 from gpt.errors import GptError, InvalidRequestError, RequestTimeoutError
+from gpt.layers.over import Below, Over
 from gpt.layers.store import SMALLEST, CacheStats, Entry, Store
 from gpt.protocol import codec
 from gpt.protocol.canonical import canonical, key, plain, repeatable, with_list
 from gpt.protocol.chunks import fold, whole
-from gpt.protocol.profiles import Profile
 from gpt.protocol.wire import Headers, ResponseInfo, Seconds
 from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
-Below = TypeVar("Below", Backend, AsyncBackend)
 Source = TypeVar("Source", ChunkStream, AsyncChunkStream)
 
 __all__ = ["AsyncCache", "Cache", "CacheStats", "repeatable"]
@@ -115,7 +114,7 @@ class _Flights:
                 self.misses += 1
 
 
-class _Caching(Generic[Below]):
+class _Caching(Over[Below]):
     """What both caches share."""
 
     def __init__(
@@ -144,20 +143,6 @@ class _Caching(Generic[Below]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._backend!r}, {self._store.path!r})"
-
-    @property
-    def profile(self) -> Profile | None:
-        return getattr(self._backend, "profile", None)
-
-    @property
-    def endpoint(self) -> Any:
-        """Where the server is, for a backend that has one."""
-        return getattr(self._backend, "endpoint", None)
-
-    @property
-    def count_tokens(self) -> Any:
-        """The backend's, None where it has none."""
-        return getattr(self._backend, "count_tokens", None)
 
     def _key(self, request: ChatRequest) -> bytes | None:
         """The key of a request; None for one that is not to be kept, or that cannot be sent, which the backend says best."""

@@ -22,6 +22,7 @@ import msgspec
 
 from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, AsyncChunkStream, Backend, CallOptions, ChunkStream
 from gpt.errors import GptError, InvalidRequestError, OverloadedError, RateLimitError, ResponseError, TransportError
+from gpt.layers.over import Below, Over
 from gpt.protocol.chunks import has_content
 from gpt.protocol.codec import encode_request, history, with_info
 from gpt.protocol.limits import RateLimits
@@ -34,7 +35,6 @@ from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelLis
 if TYPE_CHECKING:
     from typing import Unpack
 
-Asked = TypeVar("Asked", Backend, AsyncBackend)
 Source = TypeVar("Source", ChunkStream, AsyncChunkStream)
 
 BURST: Seconds = 1.0
@@ -512,34 +512,20 @@ class LimitSettings(TypedDict, total=False):
     count: Count | None
 
 
-class _Limiting(Generic[Asked]):
+class _Limiting(Over[Below]):
     """What both layers share."""
 
-    def __init__(self, backend: Asked, pace: Pace | None, settings: Any) -> None:
+    def __init__(self, backend: Below, pace: Pace | None, settings: Any) -> None:
         if pace is not None and settings:
             given = ", ".join(settings)
             raise InvalidRequestError(f"pace: has its own limits; give it or {given}, not both", param="pace")
         if pace is not None and not isinstance(pace, Pace):
             raise InvalidRequestError(f"pace: expected a Pace, got {type(pace).__name__}", param="pace")
-        self._backend: Asked = backend
+        self._backend: Below = backend
         self.pace = Pace(**settings) if pace is None else pace
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._backend!r}, {self.pace!r})"
-
-    @property
-    def profile(self) -> Profile | None:
-        return getattr(self._backend, "profile", None)
-
-    @property
-    def endpoint(self) -> Any:
-        """Where the server is, for a backend that has one."""
-        return getattr(self._backend, "endpoint", None)
-
-    @property
-    def count_tokens(self) -> Any:
-        """What counts exactly; None where the backend has no such method."""
-        return getattr(self._backend, "count_tokens", None)
 
 
 class Limit(_Limiting[Backend]):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
 
 from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, AsyncChunkStream, Backend, CallOptions, ChunkStream, identity_of
 from gpt.errors import GptError, InvalidRequestError, ReplayError, RequestTimeoutError
+from gpt.layers.over import Below, Over
 from gpt.protocol import recording
 from gpt.protocol.canonical import plain, with_list
 from gpt.protocol.profiles import Profile
@@ -28,7 +29,6 @@ from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelLis
 if TYPE_CHECKING:
     from typing import Unpack
 
-Below = TypeVar("Below", Backend, AsyncBackend)
 Source = TypeVar("Source", ChunkStream, AsyncChunkStream)
 
 __all__ = ["AsyncRecord", "AsyncReplay", "Record", "Replay"]
@@ -39,7 +39,7 @@ __all__ = ["AsyncRecord", "AsyncReplay", "Record", "Replay"]
 # --------------------------------------------------------------------------------------------------------------------
 
 
-class _Recording(Generic[Below]):
+class _Recording(Over[Below]):
     """What both recorders share."""
 
     def __init__(self, backend: Below, path: str | os.PathLike[str], *, clock: Callable[[], Seconds] = perf_counter) -> None:
@@ -51,20 +51,6 @@ class _Recording(Generic[Below]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._backend!r}, {self._path!r})"
-
-    @property
-    def profile(self) -> Profile | None:
-        return getattr(self._backend, "profile", None)
-
-    @property
-    def endpoint(self) -> Any:
-        """Where the server is, for a backend that has one."""
-        return getattr(self._backend, "endpoint", None)
-
-    @property
-    def count_tokens(self) -> Any:
-        """The backend's, None where it has none."""
-        return getattr(self._backend, "count_tokens", None)
 
     def _begin(self, request: ChatRequest | None, options: CallOptions, call: recording.Call) -> _Take:
         sent: dict[str, Any] | None = {}

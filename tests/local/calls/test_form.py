@@ -53,7 +53,9 @@ FORMS: list[tuple[Write, Form | None]] = [
     (each(TAGS), Form('<call>\n{"name": "', '", "arguments": ', '}\n</call>\n<call>\n{"name": "', "}\n</call>")),
     (compact(each(TAGS)), Form('<call>\n{"name": "', '", "arguments": ', '}\n</call>\n<call>\n{"name": "', "}\n</call>")),
     (each('{"name": "@N", "parameters": @A}', "; "), Form('{"name": "', '", "parameters": ', '}; {"name": "', "}")),
-    (each("@N: @A"), Form("", ": ", "", "")),
+    (each("@N: @A"), None),  # nothing tells where it begins, nor where it ends
+    (each("@N: @A;"), None),
+    (each("call @N: @A\n"), None),
     (listed(each('{"n": "@N", "a": @A}', ", ")), Form('CALLS[{"n": "', '", "a": ', '}, {"n": "', "}]")),
     (each('{"id": "@I", "name": "@N", "arguments": @A}'), Form('{"id": "probe0abc", "name": "', '", "arguments": ', "", "}")),
     (each('{"name": "@N", "arguments": @A, "id": "@I"}'), Form('{"name": "', '", "arguments": ', "", ', "id": "probe0abc"}')),
@@ -68,10 +70,17 @@ FORMS: list[tuple[Write, Form | None]] = [
 @pytest.mark.parametrize("opening", ["", "<think>\n"])
 def test_form(write: Write, expected: Form | None, opening: str) -> None:
     """Name and JSON, one after the other, are a form; anything else is none. A block of thinking may be open before it."""
-    found = read_form(rendered(write, opening=opening))
-    if expected is not None and not expected.after:
-        expected = None  # nothing tells where it ends
-    assert expected == found
+    assert expected == read_form(rendered(write, opening=opening))
+
+
+def test_one_call_alone() -> None:
+    """A template that refuses two calls at once has a form for one."""
+    render = rendered(each(TAGS))
+
+    def refuses(messages: list[dict[str, Any]]) -> str:
+        return "" if any(len(message.get("tool_calls", ())) > 1 for message in messages) else render(messages)
+
+    assert Form('<call>\n{"name": "', '", "arguments": ', "", "}\n</call>") == read_form(refuses)
 
 
 def test_templates_that_refuse() -> None:

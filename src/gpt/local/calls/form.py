@@ -95,19 +95,16 @@ def read_form(render: Render) -> Form | None:
     plain = render(text)
     _, found, ending = plain.rpartition(_RESULT)
     after = _until(rest, ending) if found else ""
-    if not after or "probe" in between:
+    # Where nothing stands before or after, nothing tells where a call begins or ends; a name that comes twice is another form.
+    if not before.strip() or not after.strip() or "probe" in between + (before + after).replace(_IDS[0], ""):
         return None
-    if _IDS[0] in before + after:
-        return Form(before.lstrip(), between, "", after.rstrip())
-    again = after + before
-    two = render(_probe(2))
-    second = two[len(prompt) :].partition(_NAMES[0])[2]
-    parted = _parted(second, 1)
-    if parted is not None and second.startswith(between):
-        inner = _parted(_NAMES[0] + second, 0)
-        if inner is not None:
-            again = inner[2].partition(_NAMES[1])[0]
-    return None if "probe" in again else Form(before.lstrip(), between, again, after.rstrip())
+    again = ""
+    of_two = _parted(render(_probe(2))[len(prompt) :], 0)
+    if of_two is not None and of_two[:2] == (before, between):
+        gap, found, second = of_two[2].partition(_NAMES[1])
+        if found and second.startswith(between) and _IDS[0] not in before + after:
+            again = gap
+    return Form(before.lstrip(), between, again, after.rstrip())
 
 
 def _unopened(prompt: str) -> str:
