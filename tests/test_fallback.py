@@ -88,7 +88,7 @@ def test_a_clients_layers() -> None:
     script = Tagged("hi")
     client = Gpt(backend=script, max_retries=1, timeout=7, deadline=1000)
     made = Fallback([client])
-    assert client.chat._backend is made._entries[0].backend
+    assert client.chat._backend is made._entries[0].backend._backend
     Gpt(backend=made).chat.complete("a")
     Gpt(backend=made).chat.complete("a", retry=Retry(attempts=5), timeout=8, deadline=500)
     own, called = script.options

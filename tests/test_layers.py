@@ -15,15 +15,17 @@ LAYERS: list[tuple[str, ...]] = [
     ("gpt.types",),
     ("gpt.errors",),
     ("gpt.protocol",),
-    ("gpt.backend", "gpt.flows"),
+    ("gpt.backend", "gpt.database", "gpt.flows"),
     ("gpt.layers", "gpt.otel", "gpt.prices", "gpt.tokenizer"),
     ("gpt.remote", "gpt.local"),
-    ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils", "gpt.parts"),
+    ("gpt.stream", "gpt.models", "gpt.sdkconfiguration", "gpt.utils", "gpt.parts", "gpt.pages"),
     ("gpt.structured",),
     ("gpt.tools",),
     ("gpt.client",),
     ("gpt.fallback",),
+    ("gpt.server",),
     ("gpt.testing",),
+    ("gpt.check",),
     ("gpt.cli",),
     ("gpt.__main__", "gpt"),
 ]
@@ -93,7 +95,7 @@ OUTSIDE = {
     "huggingface_hub": ["gpt.local.weights"],
     "httptools": ["gpt.remote.http.parse"],
     "opentelemetry": ["gpt.otel"],
-    "sqlite3": ["gpt.layers.store"],
+    "sqlite3": ["gpt.database"],
     "tiktoken": ["gpt.tokenizer"],
 }
 

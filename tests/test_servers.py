@@ -122,7 +122,7 @@ class Azure(Hosted):
         if not re.search(r"\r\napi-key: key-of-azure\r\n|\r\nauthorization: Bearer token-of-entra\r\n", head):
             return error("Access denied due to invalid subscription key", 401, code="401")
         old = re.fullmatch(r"/openai/deployments/([^/]+)/chat/completions\?api-version=2024-\d\d-\d\d", target)
-        if old is None and target != "/openai/v1/chat/completions":
+        if old is None and target not in (V1, "/models/chat/completions?api-version=2024-10-21"):
             return 404, {"error": {"code": "404", "message": "Resource not found"}}
         deployment = old[1] if old else asked["model"]
         if deployment not in ("m", "reasoner", "a%2Fb"):
@@ -473,6 +473,7 @@ AZURE: list[tuple[str, dict[str, Any], str]] = [
     ("/openai", {"query": DATED}, "/openai/deployments/m/chat/completions?api-version=2024-10-21"),
     ("?api-version=2024-10-21", {}, "/openai/deployments/m/chat/completions?api-version=2024-10-21"),
     ("/openai/deployments/m", {"query": DATED}, "/openai/deployments/m/chat/completions?api-version=2024-10-21"),
+    ("/models", {"query": DATED}, "/models/chat/completions?api-version=2024-10-21"),
     ("", {"query": DATED, "model": "a/b"}, "/openai/deployments/a%2Fb/chat/completions?api-version=2024-10-21"),
     ("", {"api_key": "Bearer token-of-entra"}, V1),
     ("", {"api_key": lambda: "token-of-entra", "query": DATED},

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from gpt.layers.store import CacheStats as CacheStats
     from gpt.layers.watch import CallEvent as CallEvent
     from gpt.local.backend import Local as Local
+    from gpt.pages import AsyncListing as AsyncListing
+    from gpt.pages import AsyncPage as AsyncPage
+    from gpt.pages import Page as Page
     from gpt.prices import Cost as Cost
     from gpt.prices import Price as Price
     from gpt.prices import Prices as Prices
@@ -78,6 +81,7 @@ _HOMES = {
     "layers.store": ("CacheStats",),
     "layers.watch": ("CallEvent",),
     "local.backend": ("Local",),
+    "pages": ("AsyncListing", "AsyncPage", "Page"),
     "prices": ("Cost", "Price", "Prices"),
     "protocol.profiles": ("Profile",),
     "protocol.retry": ("Retry",),

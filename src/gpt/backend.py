@@ -1,13 +1,18 @@
 """The one noun: a Backend turns a `ChatRequest` into a `ChatCompletion` or a stream of chunks.
 
-The remote service is one, the model in this process is another, a scripted double a third. Anything with these four
-methods will do; nothing has to be inherited. Two things it may have besides: a `profile`, a Profile, which says what it does
-otherwise than others; and a method `count_tokens(request, options)`, awaited on an AsyncBackend, which gives an exact
-TokenCount of the prompt. `in_threads` is the one bridge from blocking code to asyncio.
+The remote service is one, the model in this process is another, a scripted double a third. Anything with these four methods
+will do; nothing has to be inherited. Things it may have besides: a `profile`, a Profile, which says what it does otherwise than
+others; a method `count_tokens(request, options)`, awaited on an AsyncBackend, which gives an exact TokenCount of the prompt;
+and, for a service that stores completions, `stored(call, options)`, awaited likewise, which gives what a StoredCall asks.
+For a server over it there are five more, all optional: `load()` makes it ready, `slots` are the calls that it makes at once,
+`refuses` the parameters that no call can have, `without_effect(request)` names what of a request, as plain JSON values, changes
+nothing in its answer, and `metrics()` is Prometheus text. They are as blocking as the backend. `in_threads` is the one bridge
+from blocking code to asyncio.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from gpt.protocol.tokens import TokenCount
 
 T = TypeVar("T")
+Asked = TypeVar("Asked")
 
 
 class CallOptions(msgspec.Struct, frozen=True, gc=False):
@@ -40,8 +46,11 @@ class CallOptions(msgspec.Struct, frozen=True, gc=False):
     query: Mapping[str, str] | None = None
     cancel: Any = None
     """A threading.Event, set by another thread when nobody waits for the answer any more; a backend that blocks looks at it."""
-    retrying: Callable[[AttemptInfo, Seconds], None] | None = None
-    """Called with an attempt that failed, and the seconds until the next, by a backend that tries again."""
+    retrying: Callable[[AttemptInfo, Seconds], Seconds | None] | None = None
+    """Called with an attempt that failed, and the seconds until the next, by a backend that tries again; 0.0 where the next
+    goes at once, whatever is said. May give more seconds: the next attempt is then made after these, or not at all where the
+    call may not take so long.
+    """
 
     def __repr__(self) -> str:
         return f"CallOptions(timeout={self.timeout!r}, deadline={self.deadline!r})"
@@ -126,10 +135,46 @@ def identity_of(backend: Any) -> str:
         backend = below
 
 
+def host_of(backend: Any) -> str | None:
+    """Who answers, as `prices.cost` has it: a server's host, or "local:" for the model in this process; None where that is not
+    known beforehand, as of a Fallback, whose answers tell.
+    """
+    local = sys.modules.get("gpt.local.backend")
+    while backend is not None:
+        endpoint = getattr(backend, "endpoint", None)
+        if endpoint is not None:
+            host: str = endpoint.origin.host
+            return host
+        if local is not None and isinstance(backend, local.Local):
+            return "local:"
+        backend = getattr(backend, "_backend", None)  # below a layer, or in_threads
+    return None
+
+
+def below(backend: Any, name: str) -> Any:
+    """The attribute `name` of the first backend that has it, going down from layer to layer; None where none has."""
+    while backend is not None:
+        found = getattr(backend, name, None)
+        if found is not None:
+            return found
+        backend = getattr(backend, "_backend", None)
+    return None
+
+
 def counter_of(backend: Any) -> Any:
     """The method `count_tokens` of a backend, or of the one below its layers; None where there is none."""
+    return _method_of(backend, "count_tokens")
+
+
+def keeper_of(backend: Any) -> Any:
+    """The method `stored` of a backend, or of the one below its layers; None where there is none."""
+    return _method_of(backend, "stored")
+
+
+def _method_of(backend: Any, name: str) -> Any:
+    """A method that a backend may have, as it is called by who holds this one: awaited above `in_threads`."""
     while backend is not None:
-        method = getattr(backend, "count_tokens", None)
+        method = getattr(backend, name, None)
         if method is not None or isinstance(backend, _InThreads):
             return method
         backend = getattr(backend, "_backend", None)
@@ -144,17 +189,18 @@ MAX_THREADS = 64
 """Calls that `in_threads` makes at a time; more wait their turn. An engine has far fewer slots."""
 
 
-def in_threads(backend: Backend) -> AsyncBackend:
-    """An AsyncBackend that makes each call of `backend` in a thread.
+def in_threads(backend: Backend, threads: int = MAX_THREADS) -> AsyncBackend:
+    """An AsyncBackend that makes each call of `backend` in a thread, so many at a time.
 
     Cancelling the task sets `CallOptions.cancel`, at which a blocking backend stops the work; the task does not wait for it.
     """
-    return _InThreads(backend)
+    return _InThreads(backend, threads)
 
 
 class _InThreads:
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, threads: int = MAX_THREADS) -> None:
         self._backend = backend
+        self._most = threads
         self._pool: ThreadPoolExecutor | None = None
 
     def __repr__(self) -> str:
@@ -168,6 +214,12 @@ class _InThreads:
     def count_tokens(self) -> Callable[[ChatRequest, CallOptions], Awaitable[TokenCount]] | None:
         """None where the backend has no such method."""
         method = counter_of(self._backend)
+        return None if method is None else partial(self._call, method)
+
+    @property
+    def stored(self) -> Callable[[Any, CallOptions], Awaitable[Any]] | None:
+        """None where the backend has no such method."""
+        method = keeper_of(self._backend)
         return None if method is None else partial(self._call, method)
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
@@ -186,7 +238,7 @@ class _InThreads:
         stream = await self._call(self._backend.stream, request, options)
         return _ThreadStream(stream, options.cancel, self._threads())
 
-    async def _call(self, method: Callable[[ChatRequest, CallOptions], T], request: ChatRequest, options: CallOptions) -> T:
+    async def _call(self, method: Callable[[Asked, CallOptions], T], request: Asked, options: CallOptions) -> T:
         options = _cancellable(options)
         done = False
         try:
@@ -206,7 +258,7 @@ class _InThreads:
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="gpt")
+            self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="gpt")
         return self._pool
 
 

@@ -7,15 +7,15 @@ method of the backend. Nothing here knows where the answer comes from.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar, overload
 
 import msgspec
 
-from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, counter_of, in_threads
+from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, counter_of, host_of, in_threads, keeper_of
 from gpt.errors import InvalidRequestError
 from gpt.layers.meter import Meter
 from gpt.protocol.codec import history
@@ -24,6 +24,7 @@ from gpt.protocol.retry import Retry
 from gpt.protocol.wire import Seconds, Timeout
 from gpt.types import (
     UNSET,
+    Answered,
     ChatCompletion,
     ChatParams,
     ChatRequest,
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from gpt.layers.learn import Estimates
-    from gpt.layers.meter import AsyncToldStream, ToldStream, UsageTotals
+    from gpt.layers.meter import Answers, AsyncToldStream, ToldStream, UsageTotals
     from gpt.layers.watch import Hook
     from gpt.models import operations
+    from gpt.pages import AsyncListing, Page
     from gpt.prices import Cost, Prices
+    from gpt.protocol.stored import StoredCall
     from gpt.protocol.tokens import TokenCount
     from gpt.remote.http.connect import Network
     from gpt.sdkconfiguration import SDKConfiguration
@@ -53,11 +56,16 @@ if TYPE_CHECKING:
     from gpt.tools.loop import ToolRun
     from gpt.tools.run import RunSettings
     from gpt.tools.stream import AsyncToolStream, ToolStream
+    from gpt.types import ChatCompletionDeleted, StoredMessage
     from gpt.utils import RetryConfig
 
 __all__ = ["AsyncGpt", "Gpt"]
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Answered)
+
+Order: TypeAlias = Literal["asc", "desc"] | str
+"""Of a list, by time."""
 
 Prompt: TypeAlias = str | Iterable[Message] | ChatRequest | Mapping[str, Any]
 """What a call answers: a user's text, a list of messages, or a whole request (an object or a dict)."""
@@ -105,6 +113,18 @@ if TYPE_CHECKING:
 class CreateParams(CallParams, total=False):
     """The keywords of `completions.create`: those of a call, with the official package's names of three of them."""
 
+    extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, str] | None
+    extra_body: Mapping[str, Any] | None
+
+
+class StoredParams(CallOptionParams, total=False):
+    """How a call about stored completions is made, as keywords, also under the official package's names.
+
+    `query` holds parameters that are not known here, and goes over those that are; `body` the same of a call that sends one.
+    """
+
+    body: Mapping[str, Any] | None
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, str] | None
     extra_body: Mapping[str, Any] | None
@@ -374,20 +394,6 @@ def _checked_prices(given: Any) -> Prices | None:
     )
 
 
-def _host_of(backend: Any) -> str | None:
-    """Who answers, as `prices.cost` has it: a server's host, or the model in the box; None where that is not known."""
-    local = sys.modules.get("gpt.local.backend")
-    while backend is not None:
-        endpoint = getattr(backend, "endpoint", None)
-        if endpoint is not None:
-            host: str = endpoint.origin.host
-            return host
-        if local is not None and isinstance(backend, local.Local):
-            return "local:"
-        backend = getattr(backend, "_backend", None)  # below a layer, or in_threads
-    return None
-
-
 def _refuse(given: Mapping[str, Any], where: str) -> None:
     for name, value in given.items():
         if value is not None:
@@ -464,7 +470,7 @@ class Gpt:
         self._core = core
         self._borrows = borrows
         self.backend = backend
-        core.meter.host = _host_of(backend)
+        core.meter.host = host_of(backend)
         if _profile_of(backend).think_tags is not None:
             from gpt.layers.thinking import Split
 
@@ -494,8 +500,11 @@ class Gpt:
         """What the calls of this client and of its copies took up to now, added up. A stream is in it once it has ended."""
         return self._core.meter.read()
 
-    def cost_of(self, *answers: ChatCompletion) -> Cost | None:
-        """What these answers cost together, by what the server said or by the client's prices; None where that is not known."""
+    def cost_of(self, *answers: ChatCompletion | Answers) -> Cost | None:
+        """What these answers cost together, by what the server said or by the client's prices; None where that is not known.
+
+        A ToolRun, a Parsed and a ParseError cost what all of their answers do. Raises InvalidRequestError for anything else.
+        """
         return self._core.meter.cost_of(answers)
 
     @property
@@ -796,8 +805,93 @@ class Completions:
             request.stream = stream
         return self._core.counted(self._core.begin(), self._backend.complete(request, options))
 
+    @property
+    def messages(self) -> CompletionMessages:
+        """The messages of stored completions."""
+        return CompletionMessages(self._core, self._backend)
 
-def _official(params: CreateParams) -> dict[str, Any]:
+    def list(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        model: str | None = None,
+        order: Order | None = None,
+        **options: Unpack[StoredParams],
+    ) -> Page[ChatCompletion]:
+        """The first page of the completions that the server has stored, which iterates over those of all pages.
+
+        Only those of `model`, and with these pairs among their `metadata`, where they are given. `after` is the id after which
+        the list begins, `limit` how many items a page has, `order` of their times "asc" or "desc"; None leaves it to the
+        server. Raises InvalidRequestError where the backend stores nothing, GptError as a call does, TypeError for an unknown
+        keyword.
+        """
+        from gpt.pages import Page
+        from gpt.protocol.stored import listing
+
+        asked = {"after": after, "limit": limit, "metadata": metadata, "model": model, "order": order}
+        call, ask = _asking(self._core, self._backend, options, listing, **asked)
+        return Page(ask(call), call, ask)
+
+    def retrieve(self, completion_id: str, **options: Unpack[StoredParams]) -> ChatCompletion:
+        """The stored completion with this id; `to_dict()` has what it tells of its request too. Raises as `list` does."""
+        from gpt.protocol.stored import retrieval
+
+        call, ask = _asking(self._core, self._backend, options, retrieval, completion_id)
+        made: ChatCompletion = ask(call)
+        return made
+
+    def update(
+        self, completion_id: str, *, metadata: Mapping[str, str] | None, **options: Unpack[StoredParams]
+    ) -> ChatCompletion:
+        """The stored completion with this metadata; nothing else of it can be changed. Raises as `list` does."""
+        from gpt.protocol.stored import updating
+
+        call, ask = _asking(self._core, self._backend, options, updating, completion_id, metadata=metadata)
+        made: ChatCompletion = ask(call)
+        return made
+
+    def delete(self, completion_id: str, **options: Unpack[StoredParams]) -> ChatCompletionDeleted:
+        """What the server says of the stored completion that it was to delete. Raises as `list` does.
+
+        Where an attempt failed and the next finds nothing, the error has a note that the first may have done it.
+        """
+        from gpt.protocol.stored import deletion
+
+        call, ask = _asking(self._core, self._backend, options, deletion, completion_id)
+        made: ChatCompletionDeleted = ask(call)
+        return made
+
+
+class CompletionMessages:
+    """`client.chat.completions.messages`: what stored completions answer."""
+
+    def __init__(self, core: _Core, backend: Backend) -> None:
+        self._core = core
+        self._backend = backend
+
+    def list(
+        self,
+        completion_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        order: Order | None = None,
+        **options: Unpack[StoredParams],
+    ) -> Page[StoredMessage]:
+        """The first page of the messages of a stored completion's request, which iterates over those of all pages.
+
+        Parameters and errors are those of `completions.list`. The messages can be sent again, as part of a conversation.
+        """
+        from gpt.pages import Page
+        from gpt.protocol.stored import messages
+
+        call, ask = _asking(self._core, self._backend, options, messages, completion_id, after=after, limit=limit, order=order)
+        return Page(ask(call), call, ask)
+
+
+def _official(params: CreateParams | StoredParams) -> dict[str, Any]:
     """The official package's names of three options, as ours."""
     settled: dict[str, Any] = dict(params)
     for name in ("headers", "query", "body"):
@@ -805,6 +899,38 @@ def _official(params: CreateParams) -> dict[str, Any]:
         if official is not None:
             settled[name] = _one_of(name, settled.get(name), f"extra_{name}", official)
     return settled
+
+
+def _asking(
+    core: _Core, backend: object, given: StoredParams, make: Callable[..., StoredCall[A]], *where: str, **named: Any
+) -> tuple[StoredCall[A], Callable[[StoredCall[A]], Any]]:
+    """A call about stored completions, made by `make`, and what asks for it or for the next page, on `AsyncGpt` awaited.
+
+    The call's own query goes over its parameters, and these over the client's query. Raises InvalidRequestError, and TypeError
+    for an unknown keyword.
+    """
+    settled = _official(given)
+    query, body = settled.pop("query", None), settled.pop("body", None)
+    options = core.options_of(settled)
+    for name in settled:
+        raise TypeError(
+            f"unknown parameter {name!r}; there are {', '.join([*named, *sorted(_OPTIONS), 'body'])}; "
+            f"to send it all the same, pass query={{{name!r}: ...}}"
+        )
+    ask = keeper_of(backend)
+    if ask is None:
+        raise InvalidRequestError(
+            f"{_lowest(backend)} stores no completions: ask the server that does, by a client of its own, as in "
+            "Gpt(server_url=...).chat.completions.list(); `gpt serve --store FILE` stores those of any backend"
+        )
+    return make(*where, **named, query=query, body=body), partial(ask, options=options)
+
+
+def _lowest(backend: Any) -> str:
+    """The name of a backend below its layers."""
+    while getattr(backend, "_backend", None) is not None:
+        backend = backend._backend
+    return type(backend).__name__
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -832,7 +958,7 @@ class AsyncGpt:
         self._core = core
         self._borrows = borrows
         self.backend = backend
-        core.meter.host = _host_of(backend)
+        core.meter.host = host_of(backend)
         if _profile_of(backend).think_tags is not None:
             from gpt.layers.thinking import AsyncSplit
 
@@ -858,8 +984,8 @@ class AsyncGpt:
         """What the calls of this client and of its copies took up to now, added up. A stream is in it once it has ended."""
         return self._core.meter.read()
 
-    def cost_of(self, *answers: ChatCompletion) -> Cost | None:
-        """What these answers cost together, by what the server said or by the client's prices; None where that is not known."""
+    def cost_of(self, *answers: ChatCompletion | Answers) -> Cost | None:
+        """What these answers cost together; see `Gpt.cost_of`."""
         return self._core.meter.cost_of(answers)
 
     @property
@@ -1089,3 +1215,79 @@ class AsyncCompletions:
         if stream is not UNSET:
             request.stream = stream
         return self._core.counted(self._core.begin(), await self._backend.complete(request, options))
+
+    @property
+    def messages(self) -> AsyncCompletionMessages:
+        """The messages of stored completions."""
+        return AsyncCompletionMessages(self._core, self._backend)
+
+    def list(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        model: str | None = None,
+        order: Order | None = None,
+        **options: Unpack[StoredParams],
+    ) -> AsyncListing[ChatCompletion]:
+        """The stored completions: awaited their first page, with `async for` those of all pages. See `Completions.list`."""
+        from gpt.pages import AsyncListing
+        from gpt.protocol.stored import listing
+
+        asked = {"after": after, "limit": limit, "metadata": metadata, "model": model, "order": order}
+        return AsyncListing(*_asking(self._core, self._backend, options, listing, **asked))
+
+    async def retrieve(self, completion_id: str, **options: Unpack[StoredParams]) -> ChatCompletion:
+        """The stored completion with this id; see `Completions.retrieve`."""
+        from gpt.protocol.stored import retrieval
+
+        call, ask = _asking(self._core, self._backend, options, retrieval, completion_id)
+        made: ChatCompletion = await ask(call)
+        return made
+
+    async def update(
+        self, completion_id: str, *, metadata: Mapping[str, str] | None, **options: Unpack[StoredParams]
+    ) -> ChatCompletion:
+        """The stored completion with this metadata; see `Completions.update`."""
+        from gpt.protocol.stored import updating
+
+        call, ask = _asking(self._core, self._backend, options, updating, completion_id, metadata=metadata)
+        made: ChatCompletion = await ask(call)
+        return made
+
+    async def delete(self, completion_id: str, **options: Unpack[StoredParams]) -> ChatCompletionDeleted:
+        """What the server says of the stored completion that it was to delete; see `Completions.delete`."""
+        from gpt.protocol.stored import deletion
+
+        call, ask = _asking(self._core, self._backend, options, deletion, completion_id)
+        made: ChatCompletionDeleted = await ask(call)
+        return made
+
+
+class AsyncCompletionMessages:
+    """`client.chat.completions.messages`, awaited."""
+
+    def __init__(self, core: _Core, backend: AsyncBackend) -> None:
+        self._core = core
+        self._backend = backend
+
+    def list(
+        self,
+        completion_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        order: Order | None = None,
+        **options: Unpack[StoredParams],
+    ) -> AsyncListing[StoredMessage]:
+        """The messages of a stored completion's request: awaited their first page, with `async for` those of all pages.
+
+        See `CompletionMessages.list`.
+        """
+        from gpt.pages import AsyncListing
+        from gpt.protocol.stored import messages
+
+        return AsyncListing(
+            *_asking(self._core, self._backend, options, messages, completion_id, after=after, limit=limit, order=order)
+        )

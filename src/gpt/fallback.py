@@ -7,6 +7,7 @@ from typing import Any
 from gpt.client import AsyncGpt, Gpt
 from gpt.errors import InvalidRequestError
 from gpt.layers import fallback
+from gpt.layers.counted import AsyncCounted, Counted
 from gpt.layers.fallback import Entry, entry_of
 
 __all__ = ["AsyncFallback", "Fallback"]
@@ -15,8 +16,9 @@ __all__ = ["AsyncFallback", "Fallback"]
 class Fallback(fallback.Fallback):
     """Asks `entries` in order, the next only where the one before failed, before its first content, by no fault of the caller.
 
-    An entry is a URL ("local:", "https://..."), a Gpt, whose model and options hold for its calls, a Backend, or a pair of one
-    of these and the name of its model. An entry's model goes before the call's. One that failed rests for `cool_down` seconds.
+    An entry is a URL ("local:", "https://..."), a Gpt, whose model and options hold for its calls and whose `usage` counts them
+    too, a Backend, or a pair of one of these and the name of its model. An entry's model goes before the call's. One that
+    failed rests for `cool_down` seconds.
     `answer.info.entries` tells what came of each. Where all fail, the last error is raised, with the others as `elsewhere`.
     Closing it closes the entries. Raises InvalidRequestError.
     """
@@ -25,8 +27,11 @@ class Fallback(fallback.Fallback):
         if isinstance(item, AsyncGpt):
             raise InvalidRequestError("entries: an AsyncGpt belongs in an AsyncFallback", param="entries")
         if isinstance(item, str):
-            item = Gpt(server_url=item)
-        return _of_client(item, model) if isinstance(item, Gpt) else entry_of(item, model)
+            return _of_client(Gpt(server_url=item), model)
+        if isinstance(item, Gpt):
+            entry = _of_client(item, model)
+            return entry._replace(backend=Counted(entry.backend, item._core.meter))
+        return entry_of(item, model)
 
 
 class AsyncFallback(fallback.AsyncFallback):
@@ -34,8 +39,12 @@ class AsyncFallback(fallback.AsyncFallback):
 
     def _entry(self, item: Any, model: str | None) -> Entry:
         if isinstance(item, str):
-            item = AsyncGpt(server_url=item)
-        return _of_client(item, model) if isinstance(item, (Gpt, AsyncGpt)) else entry_of(item, model)
+            return _of_client(AsyncGpt(server_url=item), model)
+        if isinstance(item, (Gpt, AsyncGpt)):
+            entry = _of_client(item, model)
+            counted: Any = Counted if isinstance(item, Gpt) else AsyncCounted
+            return entry._replace(backend=counted(entry.backend, item._core.meter))
+        return entry_of(item, model)
 
 
 def _of_client(client: Gpt | AsyncGpt, model: str | None) -> Entry:

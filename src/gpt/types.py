@@ -38,6 +38,9 @@ __all__ = [
     "CacheBreakpoint",
     "ChatCompletion",
     "ChatCompletionChunk",
+    "ChatCompletionDeleted",
+    "ChatCompletionList",
+    "ChatCompletionMessageList",
     "ChatParams",
     "ChatRequest",
     "Choice",
@@ -85,6 +88,7 @@ __all__ = [
     "ResponseAudio",
     "ResponseFormat",
     "ResponseMessage",
+    "StoredMessage",
     "StreamOptions",
     "SystemMessage",
     "TextContentPart",
@@ -1004,6 +1008,70 @@ class ChatCompletionChunk(Answered, frozen=True, dict=True, gc=True):
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Stored completions
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class ChatCompletionList(Answered, frozen=True, dict=True, gc=True):
+    """A page of stored completions. What one tells of its request besides, as `seed` and `tools`, is in its `to_dict()`."""
+
+    data: list[ChatCompletion]
+    object: str = written("list")
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool | None = None
+
+
+class StoredMessage(Answered, frozen=True, dict=True, gc=True):
+    """A message of a stored completion's request. Accepted back in a conversation, as it was before it was stored."""
+
+    id: str
+    content: str | None = written(None)
+    role: str = written("assistant")
+    name: str | None = None
+    content_parts: list[ContentPart] | None = None
+    """The content, where it was a list of parts; `content` then has their texts, or nothing."""
+    refusal: str | None = None
+    function_call: FunctionCall | None = None
+    tool_calls: list[AnyToolCall] | None = None
+    tool_call_id: str | None = None
+    """Of a tool's result: the id of the call. The protocol has no such field here; `gpt serve` sends it."""
+    annotations: list[Annotation] | None = None
+    audio: ResponseAudio | None = None
+
+    def to_input(self) -> dict[str, Any]:
+        """The message as a request has it, with what arrived beside the declared fields: no id, no null, no annotation, the
+        parts as the content, and of a sound its id.
+        """
+        said = {name: value for name, value in self.to_dict().items() if value is not None}
+        parts = said.pop("content_parts", None)
+        said |= {"role": self.role, "content": parts or said.get("content")}
+        if said["content"] is None and (self.tool_calls or self.function_call):
+            del said["content"]
+        if isinstance(said.get("audio"), dict):
+            said["audio"] = {"id": said["audio"].get("id")}
+        return {name: value for name, value in said.items() if name not in ("annotations", "id")}
+
+
+class ChatCompletionMessageList(Answered, frozen=True, dict=True, gc=True):
+    """A page of the messages of a stored completion's request."""
+
+    data: list[StoredMessage]
+    object: str = written("list")
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool | None = None
+
+
+class ChatCompletionDeleted(Answered, frozen=True, dict=True, gc=True):
+    """What the server says of a stored completion that was to be deleted."""
+
+    id: str
+    deleted: bool
+    object: str = written("chat.completion.deleted")
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # Models
 # --------------------------------------------------------------------------------------------------------------------
 
@@ -1043,6 +1111,7 @@ if TYPE_CHECKING:
         | ToolMessage
         | FunctionMessage
         | ResponseMessage
+        | StoredMessage
         | Mapping[str, Any]
     )
 else:

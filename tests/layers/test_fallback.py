@@ -8,8 +8,10 @@ import pickle
 import threading
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpt import (
@@ -22,20 +24,24 @@ from gpt import (
     Fallback,
     Gpt,
     InvalidRequestError,
+    Local,
     Profile,
     RequestTimeoutError,
     ServerError,
     StreamTruncatedError,
     UserMessage,
+    in_threads,
 )
 from gpt.backend import DEFAULT_OPTIONS, CallOptions, identity_of
 from gpt.layers import fallback as layer
 from gpt.layers.fallback import common
+from gpt.prices import Price, Prices
 from gpt.protocol.fallback import LEFT_OUT
+from gpt.remote.backend import endpoint
 from gpt.testing import AsyncScripted, Fault, Scripted, no_waiting, serve
 from gpt.testing.loopback import closed_port
-from gpt.testing.scripted import chunk
-from gpt.types import ChatRequest
+from gpt.testing.scripted import chunk, completion
+from gpt.types import ChatRequest, Usage
 
 DOWN = ServerError("down", 500)
 
@@ -422,6 +428,99 @@ def test_name() -> None:
     made = Fallback([(Gpt(server_url="http://h/v1?a=b", api_key="secret"), "m"), "http://h/v1"])
     assert "Fallback(['http://h/v1 (m)', 'http://h/v1'])" == repr(made)
     assert "http://h:80/v1 (m) | http://h:80/v1".replace(":80", "") == identity_of(made)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What it costs
+# --------------------------------------------------------------------------------------------------------------------
+
+MINI = msgspec.structs.replace(completion("hi"), model="gpt-5-mini", usage=Usage(10, 100, 110))
+OWN = Prices(
+    {
+        "a.test/*": Price(input=1, output=1, currency="A"),
+        "b.test/*": Price(input=2, output=2, currency="B"),
+        "gpt-5-*": Price(input=3, output=3, currency="any"),
+    }
+)
+HOSTED, A, B, NOBODY = "https://api.openai.com/v1", "http://a.test/v1", "http://b.test/v1", ""
+
+
+class Boxed(Local):
+    """The model in the box, with a script."""
+
+    def __init__(self) -> None:
+        super().__init__("/nowhere/x.gguf")
+        self.script = Scripted(MINI)
+        self.complete, self.stream = self.script.complete, self.script.stream  # type: ignore[method-assign, assignment]
+
+
+def at(way: Way, url: str, *answers: Any) -> Any:
+    """An entry that is the server at `url`, with a script; "local:" is the model in the box."""
+    if url == "local:":
+        return Boxed() if way.kind != "async" else in_threads(Boxed())
+    entry = way.script(*answers)
+    if url:
+        entry.endpoint = endpoint(url, "")
+    return entry
+
+
+def nested(way: Way, entries: list[Any]) -> Any:
+    return (AsyncFallback if way.kind in ("async", "blocking entries") else Fallback)(entries)
+
+
+# Who fails, who answers, prices; who answered, and what it cost.
+COSTS: list[tuple[str, str, Prices | None, str | None, tuple[str, str] | None]] = [
+    (A, HOSTED, None, "api.openai.com", ("USD", "0.000045")),
+    (HOSTED, A, None, "a.test", None),
+    (A, B, OWN, "b.test", ("B", "0.000220")),
+    (B, A, OWN, "a.test", ("A", "0.000110")),
+    (A, HOSTED, OWN, "api.openai.com", ("any", "0.000330")),
+    (A, NOBODY, OWN, None, ("any", "0.000330")),
+    (A, NOBODY, None, None, None),
+    (HOSTED, "local:", None, "local:", ("", "0")),
+]
+
+
+@KINDS
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(("fails", "answers", "prices", "host", "cost"), COSTS)
+def test_cost(
+    way: Way,
+    use: Callable[[Any], Any],
+    deep: bool,
+    fails: str,
+    answers: str,
+    prices: Prices | None,
+    host: str | None,
+    cost: tuple[str, str] | None,
+) -> None:
+    """An answer costs what it does where it came from, in a Fallback within another too; nothing else is known of it."""
+
+    def used(client: Any) -> Any:
+        async def later() -> Any:
+            return (await settled(use(client)), client.usage, client.cost_of)
+
+        return (use(client), client.usage, client.cost_of) if isinstance(client, Gpt) else later()
+
+    entries = [at(way, fails, DOWN), at(way, answers, MINI)]
+    if deep:
+        entries = [at(way, "http://c.test/v1", DOWN), nested(way, entries)]
+    answer, usage, cost_of = way.ask(used, entries, prices=prices)
+    assert ("c.test" if deep else hostname(fails), host) == tuple(entry.host for entry in answer.info.entries)
+    found = cost_of(answer)
+    expected = cost and (cost[0], Decimal(cost[1]))
+    assert expected == (found and (found.currency, found.amount))
+    paid = dict([expected]) if expected and expected[1] else {}
+    assert (1, paid, int(cost is None), 2 if deep else 1) == (
+        usage.answers,
+        usage.costs,
+        usage.without_price,
+        usage.failed_attempts,
+    )
+
+
+def hostname(url: str) -> str:
+    return url.removeprefix("https://").removeprefix("http://").removesuffix("/v1")
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpt import (
@@ -34,6 +36,7 @@ from gpt import (
     Profile,
     QuotaError,
     RateLimitError,
+    Retry,
     ServerError,
     StreamTruncatedError,
     Usage,
@@ -608,6 +611,104 @@ def test_retries_are_charged(client: Any) -> None:
     assert 3 == pace._allowance.requests._sum
     assert 2 == pace.max_concurrent  # each refusal left one place, and the success that used it made one more
     assert pace._allowance.asked(0.0, 0) >= 1
+
+
+def tried_again(client: Any, pace: Pace, fault: Fault, options: CallOptions, *, streams: bool) -> Any:
+    """What comes of a call by a server that fails first, kept to limits."""
+    with serve("hi", faults=[fault]) as server, no_waiting():
+        backend: Any = client(server_url=server.url).backend
+        if client is Gpt:
+            limit = Limit(backend, pace)
+            return list(limit.stream(asked(), options)) if streams else limit.complete(asked(), options)
+
+        async def run() -> Any:
+            limit = AsyncLimit(backend, pace)
+            if streams:
+                return [one async for one in await limit.stream(asked(), options)]
+            return await limit.complete(asked(), options)
+
+        return asyncio.run(run())
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("client", [Gpt, AsyncGpt])
+def test_retries_wait_for_their_turn(client: Any, streams: bool) -> None:
+    """An attempt that the backend makes again waits until the limits let it; whoever else is told hears of that wait."""
+    told: list[float] = []
+    options = CallOptions(retrying=lambda _, wait: told.append(wait))
+    pace = Pace(requests_per_minute=1, burst=60, clock=Clock())
+    assert tried_again(client, pace, Fault(status=500, times=1), options, streams=streams)
+    assert [WINDOW] == told
+    assert 2 == pace._allowance.requests._sum
+
+
+@pytest.mark.parametrize("client", [Gpt, AsyncGpt])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (CallOptions(deadline=WINDOW), []),
+        (CallOptions(retry=Retry(total=WINDOW)), [WINDOW]),  # which is not the limit's to know
+    ],
+)
+def test_retries_that_would_wait_too_long(client: Any, options: CallOptions, told: list[float]) -> None:
+    """Where the call has not the time for that wait it ends with its error, and counts for one request."""
+    heard: list[float] = []
+    options = msgspec.structs.replace(options, retrying=lambda _, wait: heard.append(wait))
+    pace = Pace(requests_per_minute=1, burst=60, clock=Clock())
+    with pytest.raises(ServerError) as caught:
+        tried_again(client, pace, Fault(status=500, times=1), options, streams=False)
+    assert "Not tried again" in caught.value.__notes__[-1]
+    assert told == heard
+    assert (1, 0, 1) == (len(caught.value.attempts), pace.under_way, pace._allowance.requests._sum)
+
+
+@pytest.mark.parametrize(("patience", "wait"), [(20.0, math.inf), (30.0, 30.0), (None, 30.0)])
+def test_a_pause_longer_than_patience(patience: float | None, wait: float) -> None:
+    """A retry waits for a pause that the server asked others for, unless it is longer than patience=."""
+    pace = Pace(patience=patience, clock=Clock())
+    waits: list[float | None] = []
+
+    def answer(_: ChatRequest) -> str:
+        with pytest.raises(RateLimitError):
+            Limit(Scripted(RateLimitError("slow down", 429, retry_after=30.0)), pace).complete(asked())
+        retrying = script.options[-1].retrying
+        assert retrying is not None
+        waits.append(retrying(AttemptInfo(500, "ServerError: x", 1.0), 2.0))
+        return "hi"
+
+    script = Scripted(answer)
+    Limit(script, pace).complete(asked())
+    assert [wait] == waits
+
+
+def test_news_before_a_retry() -> None:
+    """What was put down while somebody else had the lock is dealt with by a retry too: who may go by it goes."""
+    pace = Pace(max_concurrent=1, clock=Clock())
+    second = Scripted("hi")
+
+    def answer(_: ChatRequest) -> str:
+        with thread(lambda: Limit(second, pace).complete(asked())):
+            until(lambda: pace.waiting == 1)
+            pace._news.append(lambda _: pace._allowance.places.change(2))
+            retrying = script.options[-1].retrying
+            assert retrying is not None
+            assert 2.0 == retrying(AttemptInfo(500, "ServerError: x", 1.0), 2.0)
+            until(lambda: len(second.asked) == 1)
+        return "hi"
+
+    script = Scripted(answer)
+    Limit(script, pace).complete(asked())
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_two_limits_put_off(slow: int) -> None:
+    """Of two limits, one over the other, the one that lets a retry go later decides."""
+    paces = [Pace(requests_per_minute=1 if place == slow else 100, burst=60, clock=Clock()) for place in range(2)]
+    script = Scripted("hi")
+    Limit(Limit(script, paces[0]), paces[1]).complete(asked())
+    retrying = script.options[-1].retrying
+    assert retrying is not None
+    assert WINDOW == retrying(AttemptInfo(500, "ServerError: x", 1.0), 2.0)
 
 
 # --------------------------------------------------------------------------------------------------------------------

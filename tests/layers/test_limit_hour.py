@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, NamedTuple
 
 import pytest
 
-from gpt import AsyncLimit, ChatCompletion, ChatRequest, Pace, RateLimitError, Usage, UserMessage
+from gpt import AsyncLimit, ChatCompletion, ChatRequest, Pace, RateLimitError, Retry, ServerError, Usage, UserMessage
 from gpt.backend import DEFAULT_OPTIONS, CallOptions
 from gpt.protocol.codec import with_info
 from gpt.protocol.limits import rate_limits
-from gpt.protocol.wire import Headers, ResponseInfo
+from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, ResponseInfo
+from gpt.remote.backend import AsyncRemoteBackend, endpoint
 from gpt.testing.scripted import completion
 
 import virtual
@@ -172,6 +174,46 @@ def test_hour(
     assert heaviest(sent, tokens, lambda one: one.tokens_limit) <= 1
     assert max(len(sent) / (60 * requests), sum(map(tokens, sent)) / (60 * most)) >= 0.95
     assert max(min(minutes(sent, request)) / requests, min(minutes(sent, tokens)) / most) >= emptiest
+
+
+class Failing:
+    """The way to a server that fails in one of four attempts, and says nothing of why."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.draw = Random(7)
+        self.pace = pace
+        self.sent: list[Sent] = []
+
+    async def send(self, _: HttpRequest) -> HttpResponse:
+        limit = self.pace.requests_per_minute
+        self.sent.append(Sent(asyncio.get_running_loop().time(), 0, limit, None))
+        await asyncio.sleep(self.draw.uniform(0.5, 2.0))
+        fails = self.draw.random() < 0.25
+        return HttpResponse(500 if fails else 200, Headers(), b"{}" if fails else completion("hi").to_json())
+
+
+@pytest.mark.parametrize(("requests", "burst"), [(20, 1.0), (20, 60.0), (150, 1.0)])
+def test_an_hour_of_retries(requests: int, burst: float) -> None:
+    """What the backend tries again by itself keeps to the limit too."""
+
+    async def run() -> list[Sent]:
+        time = asyncio.get_running_loop().time
+        pace = Pace(requests_per_minute=requests, burst=burst, clock=time)
+        way = Failing(pace)
+        server = endpoint("http://a.test/v1", "", retry=Retry(attempts=6, budgeted=False))
+        limit = AsyncLimit(AsyncRemoteBackend(server, way), pace)  # type: ignore[arg-type]
+
+        async def work() -> None:
+            while time() < HOUR:
+                with suppress(ServerError):
+                    await limit.complete(ChatRequest(messages=[UserMessage("hi")], model="m"))
+
+        await asyncio.gather(*(work() for _ in range(WORKERS)))
+        return [one for one in way.sent if one.at <= HOUR]
+
+    sent = virtual.run(run())
+    assert heaviest(sent, request, lambda one: one.requests_limit) <= 1
+    assert len(sent) >= 0.95 * 60 * requests
 
 
 def steps(at: float) -> int:

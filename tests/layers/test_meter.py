@@ -19,6 +19,7 @@ from gpt import (
     GptError,
     InvalidRequestError,
     Local,
+    ParseError,
     Price,
     Prices,
     Profile,
@@ -204,8 +205,9 @@ def test_failed_calls() -> None:
 
 
 def test_failed_attempts() -> None:
-    """Attempts before an answer are told; a redirect or an error may have been charged."""
-    tried = (AttemptInfo(500, "x", 1), AttemptInfo(500, "x", 1), AttemptInfo(200, "ok", 1))
+    """Attempts that failed before an answer are told, since they may have been charged; a redirect is none of them."""
+    moved = AttemptInfo(307, "redirected to http://127.0.0.1/v1/chat/completions", 1)
+    tried = (AttemptInfo(500, "x", 1), moved, AttemptInfo(None, "x", 1), AttemptInfo(200, "ok", 1))
     client = Gpt(backend=Scripted(said(info=ResponseInfo(attempts=tried))), prices=PRICES)
     call(client)
     assert totals(failed_attempts=2) == client.usage
@@ -220,6 +222,48 @@ def test_attempts_over_http() -> None:
             ask(client)
             seen.append(client.usage)
     assert [totals(failed_attempts=2)] * 2 == seen
+
+
+def test_redirects_over_http() -> None:
+    """Over HTTP: an answer that says where to ask instead is no attempt that failed."""
+    for ask in (call, streamed):
+        with serve(said()) as server:
+            elsewhere = {"location": f"{server.url}/chat/completions"}
+            with serve(said(), faults=[Fault(status=307, headers=elsewhere, times=1)]) as moved:
+                client = Gpt(server_url=moved.url, prices=PRICES, profile=Profile(streams_usage=True))
+                ask(client)
+                assert (1, 1) == (moved.answered, server.answered)
+                assert totals() == client.usage
+
+
+def test_cost_of_several_answers() -> None:
+    """What took several answers costs what they do together: a run of tools, a value, an answer that is no value."""
+    calls = said(choices=[Choice("tool_calls", 0, ResponseMessage(tool_calls=[ToolCall(FunctionCall("{}", "now"), "1")]))])
+
+    def now() -> int:
+        return 5
+
+    client = Gpt(backend=Scripted(calls, said(), said("no JSON"), said('{"value": [1]}'), said("no JSON")), prices=PRICES)
+    run = client.chat.run_tools("hi", tools=[now])
+    parsed = client.chat.parse("hi", into=list[int], reasks=1)
+    with pytest.raises(ParseError) as caught:
+        client.chat.parse("hi", into=list[int], reasks=1)
+    other = AsyncGpt(backend=Scripted("x"), prices=PRICES)
+    for given, times in (((run,), 2), ((parsed,), 2), ((caught.value,), 2), ((run, said(), parsed), 5)):
+        for one in (client, other):
+            found = one.cost_of(*given)
+            assert found is not None
+            assert Decimal("0.0028") * times == found.amount
+    assert client.cost_of(run, said(usage=None)) is None
+    assert {"EUR": Decimal("0.0028") * 6} == client.usage.costs
+
+
+@pytest.mark.parametrize("given", ["x", None, USED, Gpt(backend=Scripted("x")).chat, [said()]])
+def test_cost_of_something_else(given: Any) -> None:
+    """What is no answer is refused by its place."""
+    with pytest.raises(InvalidRequestError, match=r"answers\[1\]: expected a ChatCompletion, .* got \w+$") as caught:
+        Gpt(backend=Scripted("x")).cost_of(said(), given)
+    assert "answers[1]" == caught.value.param
 
 
 def test_from_a_cache() -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gpt import AsyncGpt, CallEvent, Gpt, InvalidRequestError, ServerError, StreamTruncatedError
+from gpt.backend import CallOptions
+from gpt.layers.watch import Watched
+from gpt.protocol.wire import AttemptInfo
 from gpt.testing import AsyncScripted, Fault, Scripted, no_waiting, serve
 from gpt.testing.scripted import chunk
+from gpt.types import ChatRequest
 
 TALK = [chunk(""), chunk("hel"), chunk("lo"), chunk(None, "stop")]
 
@@ -84,6 +89,25 @@ def test_retries(ask: Callable[..., Any]) -> None:
     assert told[-1].completion is not None
     assert told[-1].completion.info is not None
     assert "complete" == told[-1].completion.info.ended
+
+
+@pytest.mark.parametrize(("put_off", "waits"), [(None, [0.5]), (0.1, [0.5]), (7.0, [7.0]), (math.inf, [])])
+def test_retries_that_others_put_off(put_off: float | None, waits: list[float]) -> None:
+    """A retry is told of with the wait that it has in the end, and not at all where it is not made; others still hear of it."""
+    told: list[CallEvent] = []
+    heard: list[tuple[AttemptInfo, float]] = []
+
+    def other(attempt: AttemptInfo, wait: float) -> float | None:
+        heard.append((attempt, wait))
+        return put_off
+
+    script = Scripted("hi")
+    failed = AttemptInfo(500, "ServerError: x", 1.0)
+    Watched(script, told.append, script).complete(ChatRequest(messages=[]), CallOptions(retrying=other))
+    assert script.options[0].retrying is not None
+    assert max(0.5, put_off or 0.0) == script.options[0].retrying(failed, 0.5)
+    assert [(failed, 0.5)] == heard
+    assert waits == [event.wait for event in told if event.kind == "retry"]
 
 
 def test_errors(ask: Callable[..., Any]) -> None:

@@ -259,6 +259,9 @@ def test_error_in_a_200() -> None:
     """A 200 that is an error in disguise is that error."""
     made = malformed(answer(200, {"error": {"message": "slow", "code": "rate_limit_exceeded"}}), REQUEST, "it has no choices")
     assert type(made) is errors.RateLimitError
+    for code, kind in (("stopping", errors.OverloadedError), ("model_failed", errors.ServerError)):
+        said = {"error": {"message": "no", "type": "server_error", "code": code}}
+        assert kind is type(malformed(answer(200, said), REQUEST, "it has no choices"))
 
 
 def test_long_body() -> None:

@@ -11,7 +11,7 @@ import pytest
 from gpt import errors
 from gpt.errors import GptError
 from gpt.protocol.fallback import LEFT_OUT, RULES, Ask, Fell, Rests, falling, rule_for
-from gpt.protocol.wire import AttemptInfo, ResponseInfo
+from gpt.protocol.wire import AttemptInfo, EntryInfo, ResponseInfo
 
 DOWN = errors.ServerError("down", 500)
 
@@ -31,6 +31,12 @@ class Call:
 
     def start(self) -> Any:
         return next(self.flow)
+
+    def only(self, what: str) -> Fell[str]:
+        """What comes of it where the first entry answers."""
+        self.start()
+        fell: Fell[str] = self.answer(what)
+        return fell
 
     def answer(self, what: Any = "hi") -> Any:
         """The next entry that is asked, or what the flow gives."""
@@ -129,6 +135,23 @@ def test_facts() -> None:
         assert fell.entries == info.entries
     mine = (AttemptInfo(200, "ok", 0.3),)
     assert mine == fell.info(ResponseInfo(attempts=mine)).attempts[-1:]
+
+
+def test_hosts() -> None:
+    """Each entry's facts say who it is, of those left out too; of one that is a Fallback that is who answered there."""
+    rests = Rests(3, 10.0)
+    rests.failed(0, 0.0, errors.ConnectError("no"))
+    call: Any = falling("abc", rests, lambda: 1.0, hosts=["a.test", None, "local:"])
+    assert Ask(1, None) == next(call)
+    assert Ask(2, None) == call.throw(errors.ConnectError("no"))
+    with pytest.raises(StopIteration) as done:
+        call.send("hi")
+    fell: Fell[str] = done.value.value
+    assert [("a", "a.test"), ("b", None), ("c", "local:")] == [(one.entry, one.host) for one in fell.entries]
+    inner = (EntryInfo("x", "ServerError: down", 1.0, "x.test"), EntryInfo("y", "ok", 1.0, "y.test"))
+    outer = fell.info(ResponseInfo(entries=inner)).entries
+    assert ["a.test", None, "y.test"] == [one.host for one in outer]
+    assert [None] == [one.host for one in Call(1).only("hi").entries]
 
 
 def test_all_fail() -> None:

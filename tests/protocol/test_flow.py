@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt import errors
@@ -196,6 +196,31 @@ def test_retrying() -> None:
     assert [(503, wait) for wait in waits] == told
 
 
+@pytest.mark.parametrize(
+    ("asked", "retry", "deadline", "after"),
+    [
+        (None, Retry(), None, 0.125),
+        (0.1, Retry(), None, 0.125),
+        (50.0, Retry(), None, 50.0),
+        (50.0, Retry(), 60.0, 50.0),
+        (50.0, Retry(), 50.0, None),
+        (50.0, Retry(total=40.0), None, None),
+        (float("inf"), Retry(), None, None),
+    ],
+)
+def test_put_off(asked: float | None, retry: Retry, deadline: float | None, after: float | None) -> None:
+    """Who is told of a retry may put it off; where the call has not so much time it is not made, and its error says so."""
+    chances = flow.Chances(retry, Budget(), lambda: 0.0, lambda: 0.5)
+    call = flow.call(REQUEST, flow.completion, chances, deadline, lambda attempt, wait: asked)
+    next(call)
+    if after is not None:
+        assert after == call.send(response(500)).after
+        return
+    with pytest.raises(errors.ServerError) as caught:
+        call.send(response(500))
+    assert (1, True) == (len(caught.value.attempts), "Not tried again" in caught.value.__notes__[-1])
+
+
 def test_read() -> None:
     """What `read` makes of a 200 is the call's result; a failure that it finds there is tried again like any other."""
     bad = errors.ServerError("not yet", 200)
@@ -286,6 +311,7 @@ def test_budget_comes_back() -> None:
     assert 11 == call.budget.tokens
 
 
+@settings(deadline=None)  # under coverage, on a busy machine, an example takes long
 @given(st.integers(0, 1000), st.floats(0, 1, exclude_max=True), st.integers(400, 800))
 def test_outage(seed: int, draw: float, calls: int) -> None:
     """A full outage gets less than 1.1 times the traffic that there were calls, however many attempts a policy allows."""

@@ -478,6 +478,51 @@ def test_again(status: int | None, requests: int, tokens: int, pause: float, pla
         assert 0.0 < rate.wait(30.0, 1000 - amount + 1) <= WINDOW - 10
 
 
+# The limits, what the failed attempt ended with, the wait that it has by itself, and the one that it is given.
+AGAIN: list[tuple[Allowance, int | None, float, float]] = [
+    (allowance(3), 500, 2.0, 2.0),
+    (allowance(2), 500, 2.0, WINDOW - 5.0),
+    (allowance(2), 429, 2.0, WINDOW - 5.0),
+    (allowance(2), None, 90.0, 90.0),
+    (allowance(2), 500, 0.0, 0.0),  # it goes at once
+    (allowance(None, 29), 500, 2.0, WINDOW - 5.0),
+    (allowance(None, 29), 429, 2.0, 2.0),  # what was refused took no tokens
+    (allowance(None, 9), 429, 2.0, math.inf),  # the limit has become smaller than the call
+]
+
+
+@pytest.mark.parametrize(("made", "status", "after", "wait"), AGAIN)
+def test_again_within_limits(made: Allowance, status: int | None, after: float, wait: float) -> None:
+    """An attempt that follows a failed one waits until the limits let it, at least as long as it would by itself."""
+    made.take(0.0, 10)
+    grant = made.take(0.0, 10)
+    first = grant.request
+    assert pytest.approx(wait) == made.again(5.0, grant, status, after)
+    assert (first is grant.request) == (wait == math.inf)
+    assert wait == math.inf or pytest.approx(5.0 + wait) == grant.request.at == grant.tokens.at
+
+
+def test_again_while_paused() -> None:
+    """It waits as long as the server asked others to."""
+    made = allowance(100)
+    grant = made.take(0.0, 1)
+    made.pause(0.0, 30.0)
+    assert 30.0 == made.again(0.0, grant, 500, 2.0)
+
+
+def test_too_late_again() -> None:
+    """One that would have to wait too long is charged nothing, and refused calls stay refused once."""
+    made = allowance(2, None, 4)
+    grant = used(made, 1, 10).take(0.0, 10)
+    assert math.inf == made.again(1.0, grant, 429, 2.0, WINDOW - 1.0)
+    assert (4, 0.0) == (made.places.limit, made.asked(1.0, 1))
+    made.end(1.0, grant, 0, succeeded=False)
+    assert 0.0 == made.requests.wait(WINDOW, 2)
+    grant = made.take(WINDOW, 10)
+    assert 2.0 == made.again(WINDOW, grant, 429, 2.0, 2.1)
+    assert (1, 2.0) == (made.places.limit, made.asked(WINDOW, 1))
+
+
 @pytest.mark.parametrize(
     ("ended", "requests", "tokens"),
     [

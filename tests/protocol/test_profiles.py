@@ -43,6 +43,8 @@ PATHS: list[tuple[str, str, str, bool]] = [
     ("", DATED, "/openai", True),
     ("/openai", f"a=1&{DATED}", "/openai", True),
     ("/openai/deployments/d", DATED, "/openai/deployments/d", False),
+    ("/models", DATED, "/models", False),
+    ("/api/projects/p/openai/v1", "", "/api/projects/p/openai/v1", False),
     ("/gateway", DATED, "/gateway/openai", True),
     ("/gateway/openai", "", "/gateway/openai/v1", False),
 ]

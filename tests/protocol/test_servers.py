@@ -23,6 +23,8 @@ PLACES: list[tuple[Origin, str]] = [
     (https("api.openai.com.example.org"), ""),
     (https("my-resource.openai.azure.com"), "azure"),
     (https("my-resource.cognitiveservices.azure.com"), "azure"),
+    (https("my-resource.services.ai.azure.com"), "azure"),
+    (https("services.ai.azure.com"), ""),
     (https("openai.azure.com"), ""),
     (https("myopenai.azure.com"), ""),
     (Origin("http", "my-resource.openai.azure.com", 80), ""),

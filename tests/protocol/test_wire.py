@@ -64,6 +64,14 @@ def whole(body: bytes) -> HttpResponse:
 TWICE = (AttemptInfo(503, "no", 4.0), AttemptInfo(200, "ok", 1.5, 1.0))
 
 
+@pytest.mark.parametrize(
+    ("reason", "expected"), [("ok", False), ("redirected to http://h/v1", False), ("ServerError: redirected to nowhere", True)]
+)
+def test_failed_attempt(reason: str, expected: bool) -> None:
+    """An attempt failed that ended with an error, whatever it says; one that led elsewhere did not."""
+    assert expected == AttemptInfo(None, reason, 1.0).failed
+
+
 def test_response() -> None:
     """An answer has the names that `requests` gave it."""
     response = HttpResponse(200, Headers(), b'{"a": "\xc3\xa4"}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -347,3 +348,153 @@ def test_cancelling_inside_an_answer() -> None:
         assert closed.is_set()
 
     asyncio.run(main())
+
+
+def stops(stopped: asyncio.Event) -> Callable[..., Awaitable[bool]]:
+    """An approval that never comes, and says when it is no longer waited for."""
+
+    async def approve(*_: Any) -> bool:
+        await waiting(stopped)()
+        return True
+
+    return approve
+
+
+@pytest.mark.parametrize("place", ["tool", "approve"])
+def test_closing_from_another_task(place: str) -> None:
+    """Closing cancels what is under way, whichever task waits for it; that task meets the end, and nothing more is sent."""
+
+    async def main() -> None:
+        stopped = asyncio.Event()
+        script = AsyncScripted(calling(("waits", "{}", "a"), ("later", '{"x": 2}', "b")), TALK)
+        params: dict[str, Any] = {"tools": [waiting(stopped), later]}
+        if place == "approve":
+            params["approve"] = stops(stopped)
+        stream = AsyncGpt(backend=script).chat.stream_tools("go", **params)
+        while (await anext(stream)).type != ("result" if place == "tool" else "answer"):
+            pass
+        task = asyncio.ensure_future(anext(stream))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not stopped.is_set()
+        await stream.close()
+        assert stopped.is_set()
+        with pytest.raises(StopAsyncIteration):
+            await task
+        assert ([], 1) == ([event async for event in stream], len(script.script.asked))
+        await stream.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", [StopAsyncIteration(), StreamTruncatedError("cut")])
+def test_closing_inside_an_answer_from_another_task(end: Exception) -> None:
+    """However the answer ends that is stopped by closing, the task that reads it meets the end of the stream."""
+
+    async def main() -> None:
+        reading, closed = asyncio.Event(), asyncio.Event()
+
+        class Silent:
+            """The stream of an answer of which nothing comes."""
+
+            def __aiter__(self) -> Any:
+                return self
+
+            async def __anext__(self) -> Any:
+                reading.set()
+                await closed.wait()
+                raise end
+
+            async def close(self) -> None:
+                closed.set()
+
+        class Quiet(AsyncScripted):
+            async def stream(self, *_: Any) -> Any:
+                return Silent()
+
+        stream = AsyncGpt(backend=Quiet("")).chat.stream_tools("go", tools=[])
+        task = asyncio.ensure_future(anext(stream))
+        await reading.wait()
+        await stream.close()
+        with pytest.raises(StopAsyncIteration):
+            await task
+
+    asyncio.run(main())
+
+
+def test_closing_twice_at_once() -> None:
+    """Two tasks may close at once: both return when the tools have ended, however long these take to."""
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def slow() -> None:
+            """Takes its time to stop."""
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                ended.set()
+
+        script = AsyncScripted(calling(("slow", "{}", "a"), ("later", '{"x": 2}', "b")))
+        stream = AsyncGpt(backend=script).chat.stream_tools("go", tools=[slow, later])
+        while (await anext(stream)).type != "result":
+            pass
+
+        async def close() -> bool:
+            await stream.close()
+            return ended.is_set()
+
+        assert [True, True] == await asyncio.gather(close(), close())
+
+    asyncio.run(main())
+
+
+def test_an_approval_that_closes() -> None:
+    """Who is asked for approval may close the stream: no call begins, and nothing waits for itself."""
+
+    async def main() -> None:
+        done: list[int] = []
+
+        def notes(x: int) -> None:
+            """Notes x."""
+            done.append(x)
+
+        async def approve(*_: Any) -> bool:
+            await stream.close()
+            return True
+
+        script = AsyncScripted(calling(("notes", '{"x": 1}', "a")), TALK)
+        stream = AsyncGpt(backend=script).chat.stream_tools("go", tools=[notes], approve=approve)
+        kinds = [event.type async for event in stream]
+        assert ["tool_call", "usage", "answer"] == kinds
+        assert ([], 1) == (done, len(script.script.asked))
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_tool_that_closes(either: Either) -> None:
+    """A tool may close the stream that waits for it: its result goes nowhere, and nothing more is sent."""
+    begun = threading.Event()
+
+    def closes() -> int:
+        """Closes, from a thread."""
+        begun.wait(60)
+        stream.close()
+        return 5
+
+    async def closes_too() -> int:
+        """Closes, from a task."""
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        await stream.close()
+        return 5
+
+    closes_too.__name__ = "closes"
+    params = {"tools": [closes if either.blocking else closes_too], "on_step": lambda step: step.type == "call" and begun.set()}
+    stream = either.stream(calling(("closes", "{}", "a")), TALK, **params)
+    assert ["tool_call", "usage", "answer", "call"] == [event.type for event in either.all(stream)]
+    assert 1 == len(either.script.asked)
+    with pytest.raises(InvalidRequestError, match="the run has not ended"):
+        _ = stream.run

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, assert_type
 
+import gpt.check
 from gpt import (
     AsyncCache,
     AsyncFallback,
@@ -31,6 +32,7 @@ from gpt import (
     Pace,
     Parsed,
     ParsedStream,
+    ParseError,
     Price,
     Prices,
     Record,
@@ -64,6 +66,8 @@ assert_type(client.models.list(), ModelList)
 if answer.info is not None:
     assert_type(answer.info.adapted, tuple[str, ...])
     assert_type([entry.reason for entry in answer.info.entries], list[str])
+    assert_type([entry.host for entry in answer.info.entries], list[str | None])
+    assert_type([attempt.failed for attempt in answer.info.attempts], list[bool])
 
 # Lists of one class, of several, and of dicts are all conversations; an answer's message goes back in.
 users = [UserMessage("a"), UserMessage("b")]
@@ -162,6 +166,13 @@ count = client.chat.count_tokens("hi", model="m")
 assert_type(count, TokenCount)
 assert_type(client.usage, UsageTotals)
 assert_type(client.cost_of(answer), Cost | None)
+assert_type(client.cost_of(tools_run, parsed, answer), Cost | None)
+assert_type(parsed.completions, tuple[ChatCompletion, ...])
+client.cost_of("hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+try:
+    client.chat.parse("hi", into=City)
+except ParseError as no_value:
+    assert_type(client.cost_of(no_value), Cost | None)
 Gpt(prices=Prices({"m": Price(input=1, output="2.50")}))
 cache = Cache(client.backend, "answers.sqlite", max_age=60, max_bytes=1 << 20, when=repeatable)
 assert_type(cache.stats(), CacheStats)
@@ -178,7 +189,14 @@ assert_type(replayed.left, int)
 assert_type(Gpt(backend=replayed).chat.complete("hi"), ChatCompletion)
 
 
+checked = gpt.check.check("http://127.0.0.1:9/v1", only=["models"], timeout=5, burst=2, report=gpt.check.Report())
+assert_type(checked, gpt.check.Report)
+assert_type(checked.findings[0].verdict, gpt.check.Verdict)
+gpt.check.check("http://127.0.0.1:9/v1", patience=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
 async def on_asyncio() -> None:
+    assert_type(await gpt.check.acheck("http://127.0.0.1:9/v1"), gpt.check.Report)
     assert_type(await AsyncGpt().chat.run_tools("hi", tools=[double]), ToolRun)
     async with AsyncGpt().chat.stream_tools("hi", tools=[double], on_step=note) as run:
         assert_type(run, AsyncToolStream)

@@ -22,6 +22,7 @@ from gpt.backend import (
     Backend,
     CallOptions,
     ChunkStream,
+    host_of,
     identity_of,
     in_threads,
 )
@@ -51,6 +52,8 @@ class Entry(NamedTuple):
     options: CallOptions = DEFAULT_OPTIONS
     layered: bool = False
     """Whether `backend` has its layers already, as that of a client does."""
+    host: str | None = None
+    """Who it is to prices, as `host_of` has it."""
 
 
 def entry_of(backend: Any, model: str | None = None) -> Entry:
@@ -61,7 +64,7 @@ def entry_of(backend: Any, model: str | None = None) -> Entry:
         )
     name = identity_of(backend)
     profile: Profile | None = getattr(backend, "profile", None)
-    return Entry(backend, f"{name} ({model})" if model else name, profile or Profile(), model)
+    return Entry(backend, f"{name} ({model})" if model else name, profile or Profile(), model, host=host_of(backend))
 
 
 class _Falls(Generic[Below]):
@@ -76,6 +79,7 @@ class _Falls(Generic[Below]):
         if isinstance(cool_down, bool) or not isinstance(cool_down, (int, float)) or not cool_down >= 0:
             raise InvalidRequestError(f"cool_down: expected seconds from 0, got {cool_down!r}", param="cool_down")
         self._names = [entry.name for entry in self._entries]
+        self._hosts = [entry.host for entry in self._entries]
         self._rests = Rests(len(self._entries), cool_down)
         self.profile = common([entry.profile for entry in self._entries])
         self.identity = " | ".join(self._names)
@@ -112,7 +116,7 @@ class _Falls(Generic[Below]):
 
     def _flow(self, options: CallOptions) -> FallbackFlow[Any]:
         """The flow of a call."""
-        return falling(self._names, self._rests, monotonic, options.deadline, self._told(options))
+        return falling(self._names, self._rests, monotonic, options.deadline, self._told(options), self._hosts)
 
     def _told(self, options: CallOptions) -> Told:
         """What is told of each failure that another entry follows."""

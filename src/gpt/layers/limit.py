@@ -250,6 +250,19 @@ class Pace:
             return min(least, left) if first else left
         return least
 
+    def _again(self, turn: _Turn, status: int | None, after: Seconds, left: Seconds) -> Seconds:
+        """Seconds until a call may be tried again, `after` at least; endless where it has less than that `left`."""
+        allowance, grant = turn._allowance, turn._grant
+        with self._lock:
+            now = self._clock()
+            self._hear(now)
+            if allowance.asked(now, grant.tokens.amount) > max(after, self._patience):
+                left = 0.0
+            wait = allowance.again(now, grant, status, after, left)
+            self._admit(now)  # those that may go by what was heard
+        self._settle()
+        return wait
+
     def _leave(self, ticket: _Ticket) -> None:
         """Give up: out of line, or give back the leave to go."""
 
@@ -407,16 +420,16 @@ class _Turn:
     def options(self, options: CallOptions) -> CallOptions:
         """The call's options: less time, and word of its retries."""
         told = options.retrying
+        deadline = None if options.deadline is None else options.deadline - self.waited
 
-        def retrying(attempt: AttemptInfo, wait: Seconds) -> None:
-            self._pace._report(lambda now: self._allowance.again(now, self._grant, attempt.status, wait))
-            if told is not None:
-                told(attempt, wait)
+        def retrying(attempt: AttemptInfo, wait: Seconds) -> Seconds | None:
+            left = math.inf if deadline is None else deadline - self.elapsed
+            wait = self._pace._again(self, attempt.status, wait, left)
+            if told is None or wait == math.inf:
+                return wait
+            return max(wait, told(attempt, wait) or 0.0)  # another limit above may have it wait longer
 
-        deadline = options.deadline
-        return msgspec.structs.replace(
-            options, retrying=retrying, deadline=None if deadline is None else deadline - self.waited
-        )
+        return msgspec.structs.replace(options, retrying=retrying, deadline=deadline)
 
     def told(self, limits: RateLimits | None) -> None:
         """Take in what the server said of its limits."""

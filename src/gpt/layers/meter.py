@@ -10,12 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from gpt.backend import AsyncChunkStream, ChunkStream
+from gpt.errors import InvalidRequestError
 from gpt.protocol.wire import ResponseInfo
 from gpt.types import ChatCompletion, ChatCompletionChunk, Unset, Usage
 
@@ -63,11 +64,33 @@ class UsageTotals(msgspec.Struct, frozen=True, kw_only=True):
         return self.prompt_tokens + self.completion_tokens
 
 
+class Answers(Protocol):
+    """What took several answers: a run of tools, a value, an answer that was no value."""
+
+    @property
+    def completions(self) -> tuple[ChatCompletion, ...]: ...
+
+
+def _completions(given: Any, place: int) -> Iterable[ChatCompletion]:
+    """The answers that are meant. Raises InvalidRequestError."""
+    if isinstance(given, ChatCompletion):
+        return (given,)
+    made = getattr(given, "completions", None)
+    if not isinstance(made, tuple):
+        raise InvalidRequestError(
+            f"answers[{place}]: expected a ChatCompletion, or what has several as `completions` (ToolRun, Parsed, ParseError), "
+            f"got {type(given).__name__}",
+            param=f"answers[{place}]",
+        )
+    return made
+
+
 class Meter:
     """The sums of a client, shared by its copies, by threads and by tasks.
 
-    `host` is who answers, and `prices` what it takes, as `prices.cost` has them. `begin` is called when a call begins: it is a
-    C function, as is the append in `counted`, so that what is always on costs four lines.
+    `host` is who answers, unless an answer knows it better, as one of a Fallback does; `prices` is what it takes, as
+    `prices.cost` has them. `begin` is called when a call begins: it is a C function, as is the append in `counted`, so that
+    what is always on costs four lines.
     """
 
     def __init__(self, prices: Prices | None = None) -> None:
@@ -115,16 +138,21 @@ class Meter:
             self._looked += 1
             return UsageTotals(calls=begun, costs=dict(self._costs), **self._sums)
 
-    def cost_of(self, answers: Iterable[ChatCompletion]) -> Cost | None:
-        """What these answers cost together; None where that is not known of one."""
+    def cost_of(self, answers: Iterable[ChatCompletion | Answers]) -> Cost | None:
+        """What these answers cost together; None where that is not known of one. Raises InvalidRequestError."""
         from gpt.prices import added
 
-        return added(self._cost(made.model, made.usage, made.service_tier, made.info or _BARE) for made in answers)
+        return added(
+            self._cost(made.model, made.usage, made.service_tier, made.info or _BARE)
+            for place, one in enumerate(answers)
+            for made in _completions(one, place)
+        )
 
     def _cost(self, model: str, usage: Usage | None, tier: str | None, info: ResponseInfo) -> Cost | None:
         from gpt.prices import CACHED, cost
 
-        return CACHED if info.cached else cost(usage, model, self._prices, host=self.host, tier=tier)
+        host = info.entries[-1].host if info.entries else self.host
+        return CACHED if info.cached else cost(usage, model, self._prices, host=host, tier=tier)
 
     def _add_up(self, *, wait: bool) -> None:
         """Add up what was put down. Without `wait` only where nobody is at it: it may be this very thread, which drops a stream
@@ -140,7 +168,7 @@ class Meter:
 
     def _add(self, model: str, usage: Usage | None, tier: str | None, info: ResponseInfo) -> None:
         self._sum("answers", 1)
-        self._sum("failed_attempts", max(0, len(info.attempts) - 1))
+        self._sum("failed_attempts", sum(attempt.failed for attempt in info.attempts))
         if info.cached:
             self._sum("from_cache", 1)
             return

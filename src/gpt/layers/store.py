@@ -1,7 +1,6 @@
-"""Answers in a SQLite file: the only file that imports sqlite3. Blocks; may be shared by threads, and the file by processes.
+"""Answers in a SQLite file. Blocks; may be shared by threads, and the file by processes.
 
-The file is opened at the first use, in WAL mode, so that readers wait for nobody. It is told from others by its application id,
-and from those of other releases by its version; what is no file of ours is left as it is. After a fork it is opened anew.
+How the file is opened is said in `gpt/database.py`. It is opened at the first use.
 What goes wrong on the disk is told of as a warning, and an answer is then not kept: it must not be lost to its cache.
 
 `max_bytes` bounds the database file, pages and index included: before an answer is put down, those least recently used go until
@@ -11,38 +10,28 @@ it fits, and SQLite itself refuses to let the file grow further (`max_page_count
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
+from gpt.database import BUSY, DISK, LOG, PAGE, Connection, Database, Error, OperationalError, one, transaction
 from gpt.errors import InvalidRequestError
+
+__all__ = ["APPLICATION", "BUSY", "LOG", "NOTED", "PAGE", "SMALLEST", "VERSION", "CacheStats", "Entry", "Store"]
 
 APPLICATION = 0x67707463
 """The application id of the file: "gptc"."""
 
 VERSION = 1
 
-PAGE = 4096
-LOG = 1 << 20
-"""Bytes to which the log is cut back; a checkpoint is tried each time it has grown by as much."""
-
-BUSY = 5.0
-"""Seconds that a writer waits for another one. sqlite3's own default."""
-
 NOTED = 256
 """Uses that are noted in memory before they are written without waiting for an answer to keep."""
 
 SMALLEST = 32 * PAGE
 """The least that `max_bytes` may be."""
-
-_DISK = (sqlite3.Error, OSError)
-"""What goes wrong on a disk."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -89,96 +78,43 @@ class CacheStats(msgspec.Struct, frozen=True):
     """What they take of the file."""
 
 
-class Store:
+class Store(Database):
     """The file at `path`. `max_age` is in seconds, `max_bytes` in bytes; `clock` gives Unix seconds."""
 
+    application = APPLICATION
+    version = VERSION
+    schema = _SCHEMA
+    purpose = "the cache"
+
     def __init__(self, path: str, max_age: float | None, max_bytes: int | None, clock: Callable[[], float]) -> None:
-        self.path = path
+        super().__init__(path, BUSY)
         self._max_age = max_age
         self._max_pages = None if max_bytes is None else max_bytes // PAGE
         self._clock = clock
-        self._begin()
 
     def _begin(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
+        super()._begin()
         self._noted: dict[bytes, None] = {}
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for this thread alone. Raises sqlite3.Error, OSError, and InvalidRequestError: it is not ours."""
-        if self._process != os.getpid():
-            # The parent's connection is kept and never used: closing it here would take the parent's locks away.
-            self._inherited = self._database
-            self._begin()
-        with self._lock:
-            if self._database is None:
-                self._database = self._connect()
-            yield self._database
+    def _opened(self, database: Connection) -> None:
+        if self._max_pages is not None:
+            self._shrink(database, self._max_pages)
+            one(database, f"PRAGMA max_page_count = {self._max_pages}")
 
-    def _connect(self) -> sqlite3.Connection:
-        folder = os.path.dirname(self.path)
-        if folder:
-            os.makedirs(folder, exist_ok=True)
-        with suppress(FileExistsError):  # answers are for their owner's eyes; the log takes the same mode
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
-        database = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-        try:
-            self._check(database)
-            if self._max_pages is not None:
-                self._shrink(database, self._max_pages)
-                _one(database, f"PRAGMA max_page_count = {self._max_pages}")
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def _check(self, database: sqlite3.Connection) -> None:
-        """Make the file ours if it is empty. Raises InvalidRequestError if it is somebody else's."""
-        try:
-            database.execute("BEGIN")  # so that all three are of one moment: another process may just be making the file
-            application, version = _one(database, "PRAGMA application_id"), _one(database, "PRAGMA user_version")
-            empty = not _one(database, "SELECT count(*) FROM sqlite_master")
-            database.execute("COMMIT")
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            raise self._not_ours(f"is no SQLite database, or a damaged one ({error})") from error
-        if application == APPLICATION and version > VERSION:
-            raise self._not_ours(f"was made by a newer release of gpt (version {version}; this one writes {VERSION})")
-        if application != APPLICATION and not (empty and application == 0):
-            raise self._not_ours("is another program's database")
-        with suppress(sqlite3.OperationalError):  # a file that can only be read is as good as it is
-            if empty:
-                database.executescript(f"PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL;")
-            if _one(database, "PRAGMA journal_mode") != "wal":
-                _one(database, "PRAGMA journal_mode = WAL")
-        database.executescript(
-            f"PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = {LOG}; PRAGMA wal_autocheckpoint = {LOG // PAGE};"
-        )
-        if empty:
-            # In one transaction: of several processes that begin together each may be the first.
-            database.executescript(
-                f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; {_SCHEMA} COMMIT;"
-            )
-
-    def _not_ours(self, why: str) -> InvalidRequestError:
-        return InvalidRequestError(
-            f"path: {self.path} {why}; it is left as it is: name another path for the cache, or move the file away",
-            param="path",
-        )
+    def _closing(self, database: Connection) -> None:
+        if self._noted:
+            self._write_notes(database)
 
     def get(self, key: bytes) -> Entry | None:
         """The answer with this key; None where there is none that is young enough, or the file cannot be read."""
         try:
             with self._open() as database:
                 return self._look_up(database, key)
-        except _DISK as error:
+        except DISK as error:
             self._warn("read", error)
             return None
 
-    def _look_up(self, database: sqlite3.Connection, key: bytes) -> Entry | None:
+    def _look_up(self, database: Connection, key: bytes) -> Entry | None:
         row = database.execute(_SELECT, (key,)).fetchone()
         if row is None or (self._max_age is not None and row[4] + self._max_age <= self._clock()):
             return None
@@ -193,16 +129,16 @@ class Store:
         try:
             with self._open() as database:
                 self._write(database, key, entry)
-        except (*_DISK, InvalidRequestError) as error:  # the file may have become another's meanwhile
+        except (*DISK, InvalidRequestError) as error:  # the file may have become another's meanwhile
             self._warn("write", error)
 
-    def _write(self, database: sqlite3.Connection, key: bytes, entry: Entry) -> None:
+    def _write(self, database: Connection, key: bytes, entry: Entry) -> None:
         pages = _pages(entry)
         if self._max_pages is not None and pages + FIXED > self._max_pages:
             self._warn("write", f"an answer of {len(entry.body)} bytes does not fit into max_bytes")
             return
         now = self._clock()
-        with _transaction(database):
+        with transaction(database):
             self._write_uses(database)
             if self._max_age is not None:
                 database.execute("DELETE FROM answers WHERE made <= ?", (now - self._max_age,))
@@ -224,49 +160,32 @@ class Store:
         """The answers in the file, and the bytes that they take of it. (0, 0) where it cannot be read."""
         try:
             with self._open() as database:
-                live = _one(database, "PRAGMA page_count") - _one(database, "PRAGMA freelist_count")
-                return _one(database, "SELECT count(*) FROM answers"), live * _one(database, "PRAGMA page_size")
-        except _DISK as error:
+                live = one(database, "PRAGMA page_count") - one(database, "PRAGMA freelist_count")
+                return one(database, "SELECT count(*) FROM answers"), live * one(database, "PRAGMA page_size")
+        except DISK as error:
             self._warn("read", error)
             return 0, 0
 
-    def close(self) -> None:
-        """Write what is noted, and close the file. It is opened anew when it is used again."""
-        if self._process != os.getpid():
-            return
-        with self._lock:
-            database, self._database = self._database, None
-            if database is None:
-                return
-            if self._noted:
-                self._write_notes(database)
-            database.close()
-
-    def __del__(self) -> None:
-        database = getattr(self, "_database", None)
-        if database is not None and self._process == os.getpid():
-            database.close()
-
-    def _write_notes(self, database: sqlite3.Connection) -> None:
+    def _write_notes(self, database: Connection) -> None:
         """Write what is noted, if nobody else writes, for who reads waits for nobody. Else it is lost, which harms little."""
         database.execute("PRAGMA busy_timeout = 0")
-        with suppress(sqlite3.Error), _transaction(database):
+        with suppress(Error), transaction(database):
             self._write_uses(database)
         self._noted.clear()
         database.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
 
-    def _write_uses(self, database: sqlite3.Connection) -> None:
+    def _write_uses(self, database: Connection) -> None:
         use = _next_use(database) if self._noted else 0
         database.executemany(
             "UPDATE answers SET used = ? WHERE key = ?", [(use + place, key) for place, key in enumerate(self._noted)]
         )
         self._noted.clear()
 
-    def _shrink(self, database: sqlite3.Connection, pages: int) -> None:
+    def _shrink(self, database: Connection, pages: int) -> None:
         """Bring a file that has grown under another limit below this one."""
-        if _one(database, "PRAGMA page_count") > pages:
-            with suppress(sqlite3.OperationalError):  # one that can only be read does not grow either
-                with _transaction(database):
+        if one(database, "PRAGMA page_count") > pages:
+            with suppress(OperationalError):  # one that can only be read does not grow either
+                with transaction(database):
                     _make_room(database, pages)
                 database.executescript("PRAGMA incremental_vacuum")
 
@@ -287,31 +206,14 @@ def _pages(entry: Entry) -> int:
     return len(entry.body) // (PAGE - 4) + 5
 
 
-def _make_room(database: sqlite3.Connection, pages: int) -> None:
+def _make_room(database: Connection, pages: int) -> None:
     """Let the least recently used answers go until those that stay take at most so many pages, or none is left."""
-    while _one(database, "PRAGMA page_count") - _one(database, "PRAGMA freelist_count") > pages:
+    while one(database, "PRAGMA page_count") - one(database, "PRAGMA freelist_count") > pages:
         gone = database.execute("DELETE FROM answers WHERE id = (SELECT id FROM answers ORDER BY used, id LIMIT 1)").rowcount
         if not gone:
             return
 
 
-def _next_use(database: sqlite3.Connection) -> int:
+def _next_use(database: Connection) -> int:
     """A number later than each use so far. Counted, not timed: two uses in one tick of a clock have an order too."""
-    return int(_one(database, "SELECT coalesce(max(used), 0) + 1 FROM answers"))
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:
-        if database.in_transaction:  # SQLite itself rolls back when the disk is full
-            database.execute("ROLLBACK")
-        raise
-
-
-def _one(database: sqlite3.Connection, query: str) -> Any:
-    """The first value of the first row."""
-    return database.execute(query).fetchone()[0]
+    return int(one(database, "SELECT coalesce(max(used), 0) + 1 FROM answers"))

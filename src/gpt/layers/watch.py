@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import warnings
 from collections.abc import Callable
 from time import perf_counter
@@ -114,10 +115,15 @@ class _Call:
             warnings.warn(f"on_event raised {error!r} at {event!r}; the call goes on", RuntimeWarning, stacklevel=2)
 
     def options(self, options: CallOptions) -> CallOptions:
-        """The call's options, with word of its retries."""
+        """The call's options, with word of its retries. Whoever else is told may put one off, or keep it from being made."""
+        told = options.retrying
 
-        def retrying(attempt: AttemptInfo, wait: Seconds) -> None:
-            self.tell("retry", attempt=attempt, wait=wait)
+        def retrying(attempt: AttemptInfo, wait: Seconds) -> Seconds:
+            if told is not None:
+                wait = max(wait, told(attempt, wait) or 0.0)
+            if wait < math.inf:
+                self.tell("retry", attempt=attempt, wait=wait)
+            return wait
 
         return msgspec.structs.replace(options, retrying=retrying)
 

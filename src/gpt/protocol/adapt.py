@@ -176,7 +176,7 @@ def adapting(
     known: Adaptations,
     ask: Ask[T],
     clock: Callable[[], Seconds],
-    retrying: Callable[[AttemptInfo, Seconds], None] | None = None,
+    retrying: Callable[[AttemptInfo, Seconds], Seconds | None] | None = None,
 ) -> Flow[T]:
     """The flow of a call whose refused parameters are fixed, each once; its facts tell which, as `adapted`.
 

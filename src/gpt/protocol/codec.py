@@ -19,7 +19,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, ValidationError
@@ -31,16 +31,24 @@ from gpt.types import (
     Answered,
     ChatCompletion,
     ChatCompletionChunk,
+    ChatCompletionDeleted,
+    ChatCompletionList,
     ChatRequest,
     ModelList,
     ResponseMessage,
+    StoredMessage,
     UnionMeta,
     UserMessage,
 )
 
+Stored = TypeVar("Stored", bound=Answered)
+
 _NUMBERS = ("frequency_penalty", "presence_penalty", "temperature", "top_p")
 
 _NO_NUMBERS = (UNSET,) * 5
+
+_RECEIVED = frozenset({ResponseMessage, StoredMessage})
+"""Messages that came from a server, and are sent otherwise than they came."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -57,7 +65,7 @@ def encode_request(request: ChatRequest, *, echoes: Echoes = "never", tags: Tags
     says (`echoes`, and `think_tags` as `tags`). Raises InvalidRequestError with the path of the first wrong field.
     """
     messages = request.messages
-    if type(messages) is not list or ResponseMessage in map(type, messages):
+    if type(messages) is not list or not _RECEIVED.isdisjoint(map(type, messages)):
         request = msgspec.structs.replace(request, messages=_as_sent(messages, echoes, tags))
     if not request.messages:
         raise InvalidRequestError("messages: the list is empty; a request needs at least one message", param="messages")
@@ -101,6 +109,8 @@ def _as_sent(messages: object, echoes: Echoes, tags: Tags | None) -> list[Any]:
         if type(message) is ResponseMessage:
             calls = bool(message.tool_calls or message.function_call)
             message = message.to_input(thinking=echoes == "always" or (echoes == "tools" and calls), tags=tags)
+        elif type(message) is StoredMessage:
+            message = message.to_input()
         sent.append(message)
     return sent
 
@@ -284,6 +294,7 @@ def decode_completion(body: bytes, info: ResponseInfo | None = None) -> ChatComp
         made: ChatCompletion = _decoder(ChatCompletion).decode(body)
     except ValidationError:
         made = msgspec.convert(mended(msgspec.json.decode(body)), ChatCompletion, dec_hook=member_of)
+        made.__dict__["mended"] = True  # for who passes the bytes on
     made.__dict__["body"] = body
     made.__dict__["info"] = info
     return made
@@ -300,6 +311,7 @@ def decode_chunk(body: bytes) -> ChatCompletionChunk:
         made: ChatCompletionChunk = _decoder(ChatCompletionChunk).decode(body)
     except ValidationError:
         made = msgspec.convert(mended(msgspec.json.decode(body)), ChatCompletionChunk, dec_hook=member_of)
+        made.__dict__["mended"] = True
     made.__dict__["body"] = body
     return made
 
@@ -307,6 +319,54 @@ def decode_chunk(body: bytes) -> ChatCompletionChunk:
 def decode_models(body: bytes, info: ResponseInfo | None = None) -> ModelList:
     """The list of models in `body`, which it keeps. Raises msgspec.DecodeError (ValidationError with the path)."""
     made: ModelList = _decoder(ModelList).decode(body)
+    made.__dict__["body"] = body
+    made.__dict__["info"] = info
+    return made
+
+
+class _Page(Struct):
+    """A page of a list, whose items are read one by one, so that each keeps its bytes."""
+
+    data: list[msgspec.Raw]
+    object: str = "list"
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool | None = None
+
+
+def decode_stored(kind: type[Stored], body: bytes, info: ResponseInfo) -> Stored:
+    """The answer in `body` about stored completions, which it keeps; so does each item of a list, with the same `info`.
+
+    `kind` is ChatCompletion, ChatCompletionList, ChatCompletionMessageList or ChatCompletionDeleted. Raises
+    msgspec.DecodeError (ValidationError with the path).
+    """
+    made: Any
+    if kind is ChatCompletion:
+        made = decode_completion(body, info)
+    elif kind is ChatCompletionDeleted:
+        made = _decoder(ChatCompletionDeleted).decode(body)
+    else:
+        page: _Page = _decoder(_Page).decode(body)
+        read: Any = decode_completion if kind is ChatCompletionList else _decode_message
+        data = [_item(read, bytes(raw), info, place) for place, raw in enumerate(page.data)]
+        several: Any = kind
+        made = several(data, page.object, page.first_id, page.last_id, page.has_more)
+    made.__dict__["body"] = body
+    made.__dict__["info"] = info
+    answered: Stored = made
+    return answered
+
+
+def _item(read: Any, body: bytes, info: ResponseInfo, place: int) -> Any:
+    try:
+        return read(body, info)
+    except ValidationError as error:
+        what, _, path = str(error).partition(" - at `$")
+        raise ValidationError(f"{what} - at `$.data[{place}]{path.rstrip('`')}`") from error
+
+
+def _decode_message(body: bytes, info: ResponseInfo) -> StoredMessage:
+    made: StoredMessage = _decoder(StoredMessage).decode(body)
     made.__dict__["body"] = body
     made.__dict__["info"] = info
     return made

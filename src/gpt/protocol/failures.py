@@ -141,6 +141,8 @@ WORDINGS: tuple[Wording, ...] = (
         f"hosted: {_ERROR_CODES}; Ollama: ollama/ollama#15934; llama.cpp: its server's README",
     ),
     Wording(RateLimitError, (200,), r"rate_limit_exceeded|rate limit", "OpenRouter: its page on errors"),
+    Wording(OverloadedError, (200,), r"^stopping server_error", "gpt serve: server/app.py, in a stream"),
+    Wording(ServerError, (200,), r"(^| )server_error\b", f"hosted, in a stream: {_ERROR_CODES}"),
 )
 
 _CONTEXT_NUMBERS = (
@@ -217,8 +219,8 @@ def _error(kind: type[ResponseError], words: ServerWords, message: str, response
     return kind(message, response.status, response.text, response, **details)
 
 
-def malformed(response: HttpResponse, request: HttpRequest, reason: str) -> ResponseError:
-    """The error that a 200 without a completion is: the one it disguises, else MalformedResponseError."""
+def malformed(response: HttpResponse, request: HttpRequest, reason: str, wanted: str = "chat completion") -> ResponseError:
+    """The error that a 200 is without what was `wanted`: the one it disguises, else MalformedResponseError."""
     if _server_words(response.body).is_error:
         return failure(response, request)
     response = _without_key(response, request)
@@ -226,7 +228,7 @@ def malformed(response: HttpResponse, request: HttpRequest, reason: str) -> Resp
     content_type = response.headers.get("content-type", "no content type")
     hint = _hint(response, request, MalformedResponseError)
     return MalformedResponseError(
-        f"{request.origin} sent no chat completion: {reason} ({request.method} {request.url}, {content_type}"
+        f"{request.origin} sent no {wanted}: {reason} ({request.method} {request.url}, {content_type}"
         f", begins {start!r})" + (f"; {hint}" if hint else ""),
         response.status,
         response.text,
@@ -262,6 +264,8 @@ def _hint(response: HttpResponse, request: HttpRequest, kind: type[ResponseError
     path = request.target.partition("?")[0]
     if (html or (response.status == 404 and kind is BadRequestError)) and "/v1/" not in path:
         return f"the base URL probably needs /v1: {request.origin}/v1"
+    if response.status in (404, 405) and kind is BadRequestError and _is_of_stored(request.method, path):
+        return "completions are stored where `store=True` was sent, and not every server stores any"
     if html or (response.status == 404 and kind is BadRequestError):
         return "is this the address of a chat-completions server?"
     if kind is AuthenticationError and not any(name.lower() in ("authorization", "api-key") for name, _ in request.headers):
@@ -271,6 +275,11 @@ def _hint(response: HttpResponse, request: HttpRequest, kind: type[ResponseError
     if 300 <= response.status < 400:
         return f"its redirect to {response.headers.get('location', 'nowhere')!r} was not followed; if that is right, name it"
     return ""
+
+
+def _is_of_stored(method: str, path: str) -> bool:
+    """Whether a request is for stored completions, and not for a new one."""
+    return "/chat/completions/" in path or (method == "GET" and path.endswith("/chat/completions"))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -358,6 +367,11 @@ def _from_object(error: dict[str, Any]) -> ServerWords:
         return None if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
     return ServerWords(text("message") or "", text("code"), text("type"), text("param"), True, error)
+
+
+def said(body: str) -> str:
+    """What the body of an error says in words; "" where it says nothing in a known spelling."""
+    return _server_words(body.encode("utf-8", "replace")).message
 
 
 def _param_in(message: str) -> str | None:

@@ -124,8 +124,11 @@ class Fell(msgspec.Struct, Generic[Answer], frozen=True):
         """The facts of the whole call, given those that the entry knows."""
         known = own or ResponseInfo(elapsed=self.elapsed)
         attempts = known.attempts or (AttemptInfo(None, "ok", known.elapsed),) if self.attempts else known.attempts
+        entries = self.entries
+        if known.entries:  # the one that answered is a Fallback, and knows which of its own did
+            entries = (*entries[:-1], msgspec.structs.replace(entries[-1], host=known.entries[-1].host))
         return msgspec.structs.replace(
-            known, entries=self.entries, attempts=self.attempts + attempts, elapsed=self.before + known.elapsed
+            known, entries=entries, attempts=self.attempts + attempts, elapsed=self.before + known.elapsed
         )
 
 
@@ -139,12 +142,15 @@ def falling(
     clock: Callable[[], Seconds],
     deadline: Seconds | None = None,
     told: Told | None = None,
+    hosts: Sequence[str | None] = (),
 ) -> FallbackFlow[Answer]:
     """The flow of a call over the entries with these names.
 
-    `deadline`, in seconds, holds for all of them together; `told` is called with each failure that another entry follows. Where
-    all fail the last error is raised, of several about the context the one with the largest; its `elsewhere` has the others.
+    `deadline`, in seconds, holds for all of them together; `told` is called with each failure that another entry follows;
+    `hosts` says who each entry is to prices. Where all fail the last error is raised, of several about the context the one with
+    the largest; its `elsewhere` has the others.
     """
+    hosts = hosts or [None] * len(names)
     began = clock()
     ready, resting = rests.order(began)
     failures: list[tuple[str, GptError]] = []
@@ -162,8 +168,8 @@ def falling(
         else:
             rests.answered(index)
             took = clock() - started
-            left_out = [EntryInfo(names[other], LEFT_OUT) for other in resting if other in left]
-            entries.append(EntryInfo(names[index], "ok", took))
+            left_out = [EntryInfo(names[other], LEFT_OUT, host=hosts[other]) for other in resting if other in left]
+            entries.append(EntryInfo(names[index], "ok", took, hosts[index]))
             return Fell(answer, (*left_out, *entries), attempts, started - began, took)
         now = clock()
         rule = rule_for(last)
@@ -175,7 +181,7 @@ def falling(
         if not left or (deadline is not None and now - began >= deadline):
             break
         line = f"{type(last).__name__}: {last.message}"
-        entries.append(EntryInfo(names[index], line, now - started))
+        entries.append(EntryInfo(names[index], line, now - started, hosts[index]))
         own = last.attempts or (AttemptInfo(getattr(last, "status_code", None), line, now - started),)
         attempts += own
         if told is not None:

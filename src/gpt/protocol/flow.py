@@ -16,7 +16,7 @@ import msgspec
 from gpt.errors import GptError, ResponseError, TransportError
 from gpt.protocol import codec
 from gpt.protocol.retry import Budget, Retry
-from gpt.protocol.wire import AttemptInfo, HttpRequest, HttpResponse, ResponseInfo, Seconds
+from gpt.protocol.wire import REDIRECTED, AttemptInfo, HttpRequest, HttpResponse, ResponseInfo, Seconds
 from gpt.types import ChatCompletion, ModelList
 
 T = TypeVar("T")
@@ -53,13 +53,13 @@ def call(
     read: Read[T],
     chances: Chances,
     deadline: Seconds | None = None,
-    retrying: Callable[[AttemptInfo, Seconds], None] | None = None,
+    retrying: Callable[[AttemptInfo, Seconds], Seconds | None] | None = None,
 ) -> Flow[T]:
     """The flow of one call: attempts until one is answered with 200, the policy gives up, or `deadline` seconds are over.
 
     `read` makes the result of a 200. Attempts and waits share the deadline; a wait that would pass it is not begun. An answer
-    that says where to ask instead is followed. `retrying` is called with each attempt that failed, and the wait until the next.
-    Raises ResponseError or TransportError; its `attempts` tell what was tried.
+    that says where to ask instead is followed. `retrying` is called with each attempt that failed, and the wait until the next;
+    it may ask for a longer one. Raises ResponseError or TransportError; its `attempts` tell what was tried.
     """
     clock = chances.clock
     began = clock()
@@ -99,7 +99,7 @@ def call(
             else:
                 further = _redirected(response, asked)
                 if further is not None and redirects < MAX_REDIRECTS:
-                    tried.append(AttemptInfo(status, f"redirected to {further.url}", elapsed, after))
+                    tried.append(AttemptInfo(status, f"{REDIRECTED}{further.url}", elapsed, after))
                     asked, after, redirects = further, 0.0, redirects + 1
                     continue
                 problem = _failure(response, asked, request)
@@ -107,13 +107,14 @@ def call(
         problem.attempts = tuple(tried)
         retry = chances.retry
         wait = retry.delay(failures, problem, chances.draw())
-        if wait is None or clock() - began + wait >= min(deadline or math.inf, retry.total or math.inf):
+        most = min(deadline or math.inf, retry.total or math.inf)
+        if wait is None or clock() - began + wait >= most:
             raise problem
         if retry.budgeted:
             paid = _spend(chances.budget, problem)
         failures += 1
         if retrying is not None:
-            retrying(tried[-1], wait)
+            wait = _put_off(problem, wait, retrying(tried[-1], wait), most - (clock() - began))
         asked = msgspec.structs.replace(request, own_headers=(*request.own_headers, ("x-retry-count", str(failures))))
         after = wait
 
@@ -127,6 +128,17 @@ def _spend(budget: Budget, problem: GptError) -> int:
     return cost
 
 
+def _put_off(problem: GptError, wait: Seconds, asked: Seconds | None, left: Seconds) -> Seconds:
+    """The wait before the next attempt where somebody may have asked for a longer one. Raises `problem` where so much is not
+    `left`.
+    """
+    wait = max(wait, asked or 0.0)
+    if wait >= left:
+        problem.add_note("Not tried again: the limits that it is kept to would have let it go too late.")
+        raise problem
+    return wait
+
+
 def completion(response: HttpResponse, request: HttpRequest, info: ResponseInfo) -> ChatCompletion:
     """The completion in a 200. Raises MalformedResponseError, or the error that the body is in disguise."""
     try:
@@ -134,10 +146,10 @@ def completion(response: HttpResponse, request: HttpRequest, info: ResponseInfo)
     except msgspec.DecodeError as error:
         folded = _from_stream(response, request, info)
         if folded is None:
-            raise _malformed(response, request, _reason(error)) from error
+            raise malformed(response, request, reason(error)) from error
         made = folded
     if not codec.is_answer(made):
-        raise _malformed(response, request, "it has no choices, or an error")
+        raise malformed(response, request, "it has no choices, or an error")
     return made
 
 
@@ -164,7 +176,7 @@ def models(response: HttpResponse, request: HttpRequest, info: ResponseInfo) -> 
     try:
         return codec.decode_models(response.body, info)
     except msgspec.DecodeError as error:
-        raise _malformed(response, request, _reason(error)) from error
+        raise malformed(response, request, reason(error)) from error
 
 
 def _redirected(response: HttpResponse, request: HttpRequest) -> HttpRequest | None:
@@ -185,11 +197,13 @@ def _failure(response: HttpResponse, asked: HttpRequest, request: HttpRequest) -
     return problem
 
 
-def _malformed(response: HttpResponse, request: HttpRequest, reason: str) -> ResponseError:
-    from gpt.protocol.failures import malformed
+def malformed(response: HttpResponse, request: HttpRequest, reason: str, wanted: str = "chat completion") -> ResponseError:
+    """The error that a 200 is without what was `wanted`."""
+    from gpt.protocol import failures
 
-    return malformed(response, request, reason)
+    return failures.malformed(response, request, reason, wanted)
 
 
-def _reason(error: msgspec.DecodeError) -> str:
+def reason(error: msgspec.DecodeError) -> str:
+    """Why a body is not what it should be, in words."""
     return str(error).replace("`", "") if isinstance(error, msgspec.ValidationError) else "it is not JSON"

@@ -323,20 +323,26 @@ class Allowance:
         """Leave to go now."""
         return Grant(self.requests.take(now, 1), self.tokens.take(now, tokens), self.places.take())
 
-    def again(self, now: Seconds, grant: Grant, status: int | None, after: Seconds) -> None:
-        """Charge an attempt that goes out in `after` seconds, whatever the limits say, since one with `status` failed.
+    def again(self, now: Seconds, grant: Grant, status: int | None, after: Seconds, most: Seconds = math.inf) -> Seconds:
+        """Charge an attempt that goes out in `after` seconds, or when the limits let it, since one with `status` failed.
 
-        A refusal pauses everybody until then. The failed request counts, as it does with the servers; its tokens do, unless the
-        server refused it.
+        Gives the seconds until then; endless, and nothing is charged, where they would be `most` or more. One that goes at once
+        (0.0) is charged, whatever the limits say. It keeps its place, and goes before those in line. A refusal pauses everybody
+        for as long as it asks. The failed request counts, as it does with the servers; its tokens do, unless the server refused
+        it.
         """
         reserved = grant.tokens.amount
         if (status is not None and status < 500) or status in REFUSALS:
             self.tokens.settle(grant.tokens, 0)
+        wait = after and max(after, self._paused - now, self.requests.wait(now, 1), self.tokens.wait(now, reserved))
+        if wait >= most:
+            return math.inf
         if status in REFUSALS:
             grant.began = self.places.refused(grant.began)
             self.pause(now, after)
-        grant.request = self.requests.take(now, 1, after)
-        grant.tokens = self.tokens.take(now, reserved, after)
+        grant.request = self.requests.take(now, 1, wait)
+        grant.tokens = self.tokens.take(now, reserved, wait)
+        return wait
 
     def pause(self, now: Seconds, seconds: Seconds) -> None:
         """Let nobody go for so long."""

@@ -77,10 +77,11 @@ def azure_path(path: str, query: str) -> tuple[str, bool]:
     """The path of a base URL of Azure's, completed, and whether each model is asked below it, at /deployments/MODEL.
 
     That is where a dated `api-version` in the query belongs to; without one it is the v1 API. A path that names either is left
-    as it is, so it may also be that of a gateway. Source: learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle;
+    as it is, so it may also be that of a gateway; so is /models, the inference endpoint of a Foundry resource, which is dated
+    too. Source: learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle and .../foundry-models/concepts/endpoints;
     the official package's lib/azure.py, which leaves "preview" and "latest" to v1 too.
     """
-    if path.endswith("/v1") or "/deployments/" in path:
+    if path.endswith(("/v1", "/models")) or "/deployments/" in path:
         return path, False
     root = path if path.endswith("/openai") else f"{path}/openai"
     version = next((part[12:] for part in query.split("&") if part.startswith("api-version=")), "")

@@ -46,8 +46,9 @@ SERVERS: tuple[Server, ...] = (
             # Takes stream_options since 2024-09-01-preview (same page) and refuses it in older versions: agno#1066,
             # openai-python#1469. So nobody is asked for usage who did not ask for it.
         ),
-        # The second is the one that a resource for several services has: dagger/dagger#9808.
-        (".openai.azure.com", ".cognitiveservices.azure.com"),
+        # The second is the one that a resource for several services has: dagger/dagger#9808. The third is a Foundry resource's:
+        # learn.microsoft.com/azure/ai-foundry/foundry-models/concepts/endpoints; openai/openai-java, AzureUrlCategory.kt.
+        (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
     ),
     Server(
         Profile(

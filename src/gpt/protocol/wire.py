@@ -245,9 +245,18 @@ class AttemptInfo(msgspec.Struct, frozen=True, gc=False):
     status: int | None
     """The HTTP status; None when no answer came."""
     reason: str
-    """"ok", or the error in a line."""
+    """"ok", the error in a line, or "redirected to" and where to."""
     elapsed: Seconds
     waited: Seconds = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended with an error. One that was redirected did not."""
+        return self.reason != "ok" and not self.reason.startswith(REDIRECTED)
+
+
+REDIRECTED = "redirected to "
+"""How the reason of an attempt begins that led elsewhere."""
 
 
 class EntryInfo(msgspec.Struct, frozen=True, gc=False):
@@ -257,6 +266,8 @@ class EntryInfo(msgspec.Struct, frozen=True, gc=False):
     reason: str
     elapsed: Seconds = 0.0
     """0.0 for one that was left out because it had failed shortly before."""
+    host: str | None = None
+    """Who it is to prices: a server's host, or "local:" for the model in this process; None where that is not known."""
 
 
 Ended = Literal["complete", "unmarked", "truncated"]
@@ -289,6 +300,8 @@ class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
     """For its turn, where calls are kept to limits; part of `elapsed`."""
     cached: bool = False
     """The answer was kept from an earlier call (`gpt.Cache`): its usage is that call's, and was not used again."""
+    stored: bool = False
+    """The completion was made by an earlier call, and stored by the server; the times are of this call, which asked for it."""
 
     @property
     def request_id(self) -> str | None:
@@ -306,9 +319,9 @@ class ResponseInfo(msgspec.Struct, frozen=True, gc=False):
     def tokens_per_second(self) -> float | None:
         """Tokens of the answer a second: of a stream from its first to its last, of an answer that came whole over its whole
         attempt, the reading of the prompt included. None where the server did not count, or a stream had fewer than two, and of
-        an answer from a cache.
+        an answer from a cache or a stored completion.
         """
-        if self.cached:
+        if self.cached or self.stored:
             return None
         counted = self.completion_tokens or _counted(self.raw)
         if counted is None:

@@ -31,6 +31,7 @@ from gpt.version import __version__
 
 if TYPE_CHECKING:
     from gpt.protocol.adapt import Note
+    from gpt.protocol.stored import Answer, StoredCall
     from gpt.remote.http.connect import Network
     from gpt.remote.stream import AsyncStream, Stream
 
@@ -358,6 +359,15 @@ class _Remote(Generic[Way]):
             chances = msgspec.structs.replace(chances, retry=options.retry)
         return flow.call(asked, read, chances, options.deadline, options.retrying)
 
+    def _stored(self, call: StoredCall[Answer], options: CallOptions, key: str) -> flow.Flow[Answer]:
+        """The flow of a call about stored completions. Not at the path of a model, where Azure has none."""
+        from gpt.protocol.stored import reader, telling
+
+        if call.query:
+            options = msgspec.structs.replace(options, query={**(options.query or {}), **call.query})
+        asked = self.endpoint.request(call.method, COMPLETIONS + call.path, call.body, options, key)
+        return telling(call, self._flow(asked, reader(call), options))
+
     @property
     def profile(self) -> Profile:
         """What is known of the server."""
@@ -395,6 +405,11 @@ class RemoteBackend(_Remote[Transport]):
         key = self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("GET", "/models", b"", options, key)
         return run(self._flow(asked, flow.models, options), self.transport, options.cancel)
+
+    def stored(self, call: StoredCall[Answer], options: CallOptions = DEFAULT_OPTIONS) -> Answer:
+        """What `call` asks of the completions that the server has stored."""
+        key = self._called_key() if self.endpoint.api_key else ""
+        return run(self._stored(call, options, key), self.transport, options.cancel)
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> Stream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)
@@ -439,6 +454,11 @@ class AsyncRemoteBackend(_Remote[AsyncTransport]):
         key = await self._called_key() if self.endpoint.api_key else ""
         asked = self.endpoint.request("GET", "/models", b"", options, key)
         return await arun(self._flow(asked, flow.models, options), self.transport)
+
+    async def stored(self, call: StoredCall[Answer], options: CallOptions = DEFAULT_OPTIONS) -> Answer:
+        """What `call` asks of the completions that the server has stored."""
+        key = await self._called_key() if self.endpoint.api_key else ""
+        return await arun(self._stored(call, options, key), self.transport)
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncStream:
         request = msgspec.structs.replace(checked_model(request, self.endpoint), stream=True)

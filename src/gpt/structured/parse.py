@@ -62,6 +62,11 @@ class Parsed(msgspec.Struct, Generic[T], frozen=True):
     """The way in which the form was asked for."""
 
     @property
+    def completions(self) -> tuple[ChatCompletion, ...]:
+        """The same as `attempts`, as a ToolRun and a ParseError call it."""
+        return self.attempts
+
+    @property
     def usage(self) -> Usage | None:
         """The tokens of all attempts together; None where no answer said how many."""
         return added(attempt.usage for attempt in self.attempts)

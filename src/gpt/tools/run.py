@@ -125,6 +125,7 @@ class Run:
         self._options = options
         self._work: Calls | None = None
         self._outcomes: Any = None
+        self._stopping = asyncio.Lock()
         self.flow: ToolFlow = looping(request, toolbox, out_of_time=self.running.out_of_time, **settings)
 
     def options(self) -> CallOptions:
@@ -154,8 +155,9 @@ class Run:
 
     async def astop(self) -> None:
         """Cancel the async tools that are under way, and wait until they have ended."""
-        if self._outcomes is not None:
-            await self._outcomes.aclose()
+        async with self._stopping:  # two at once would be an error
+            if self._outcomes is not None:
+                await self._outcomes.aclose()
 
 
 def _refused(verdict: object) -> ToolResult | None:

@@ -6,6 +6,7 @@ events are handed out until it is whole; in place of its own "done" stands the A
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
@@ -92,6 +93,7 @@ class _Following:
         self._run: ToolRun | None = None
         self._problem: GptError | None = None
         self._wanted: Want | None = None
+        self._closed = False
         self._go_on(next, self._following.flow)
 
     @property
@@ -183,12 +185,17 @@ class ToolStream(_Following):
     def _read(self) -> None:
         """Wait for what the flow wants, and take it in."""
         wanted = self._wanted
-        if wanted is None:
+        if wanted is None or self._closed:
             raise StopIteration
+        problem: GptError | None = None
         try:
             news = self._following.outcome(wanted) if isinstance(wanted, Calls) else next(self._answer)
         except GptError as error:
-            self._failed(error)
+            problem = error
+        if self._closed:  # meanwhile, by another thread
+            raise StopIteration
+        if problem is not None:
+            self._failed(problem)
         else:
             self._take(news)
 
@@ -205,7 +212,7 @@ class ToolStream(_Following):
 
     def close(self) -> None:
         """Stop the answer under way and free what it held. A tool under way goes on in its thread, and nobody waits for it."""
-        self._wanted = None
+        self._closed = True
         self._answer.close()
 
 
@@ -218,6 +225,7 @@ class AsyncToolStream(_Following):
     """ToolStream for asyncio: `async with` and `async for`."""
 
     _streamed = AsyncChatStream
+    _waiting: asyncio.Task[Any] | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -246,14 +254,26 @@ class AsyncToolStream(_Following):
     async def _read(self) -> None:
         """Wait for what the flow wants, and take it in."""
         wanted = self._wanted
-        if wanted is None:
+        if wanted is None or self._closed:
             raise StopAsyncIteration
+        problem: GptError | None = None
         try:
-            news = await (self._following.aoutcome(wanted) if isinstance(wanted, Calls) else anext(self._answer))
+            news = await (self._outcome(wanted) if isinstance(wanted, Calls) else anext(self._answer))
         except GptError as error:
-            self._failed(error)
+            problem = error
+        if self._closed:  # meanwhile, by another task
+            raise StopAsyncIteration
+        if problem is not None:
+            self._failed(problem)
         else:
             self._take(news)
+
+    async def _outcome(self, work: Calls) -> Any:
+        """What happens next to calls; None where the stream was closed meanwhile."""
+        # Waited for in a task of its own, so that another task can stop it: of what this task waits for, only this one could.
+        self._waiting = waiting = asyncio.ensure_future(self._following.aoutcome(work))
+        await asyncio.wait([waiting])
+        return None if self._closed else waiting.result()
 
     @property
     def text_stream(self) -> AsyncIterator[str]:
@@ -267,7 +287,11 @@ class AsyncToolStream(_Following):
         return self.run
 
     async def close(self) -> None:
-        """Stop the answer under way, cancel async tools, and free what they held."""
-        self._wanted = None
+        """Stop the answer under way, cancel async tools, and free what they held. A task that reads meets the stream's end."""
+        self._closed = True
         await self._answer.close()
+        waiting = self._waiting
+        if waiting is not None and not waiting.done():
+            waiting.cancel()
+            await asyncio.wait([waiting])  # `approve`, which is asked in that task, may close too: here it is cancelled
         await self._following.astop()
