@@ -19,18 +19,39 @@ WELL, FAILED, USAGE, REFUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 _TOP = """\
 usage: gpt [options] PROMPT        answer a prompt; what comes on stdin is joined to it
        gpt chat [options]          hold a conversation
+       gpt serve [options] TARGET  answer the same protocol over HTTP
+       gpt check [options] URL     say what a server honours, refuses, ignores and gets wrong
 """
+
+COMMANDS = ("chat", "serve", "check")
+"""Those that have a word of their own; anything else is a prompt."""
+
+
+_ABOUT = {
+    "serve": "Answer chat completions over HTTP, by the model in the box, a GGUF file, or a server behind this one.",
+    "check": "Say of any chat-completions server what it honours, refuses, ignores silently and gets wrong.",
+}
 
 
 def parser(command: str) -> argparse.ArgumentParser:
-    """The parser of `command`: "ask" (the default) or "chat"."""
+    """The parser of `command`: "ask" (the default) or one of COMMANDS."""
     made = argparse.ArgumentParser(
         prog="gpt" if command == "ask" else f"gpt {command}",
-        description="Answer a prompt, or hold a conversation (gpt chat).",
+        description=_ABOUT.get(command, "Answer a prompt, or hold a conversation (gpt chat)."),
         usage=None if command != "ask" else _TOP.removeprefix("usage: ").rstrip(),
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=_width()),
     )
+    if command == "serve":
+        from gpt.cli.serve import arguments
+
+        arguments(made)
+        return made
+    if command == "check":
+        from gpt.cli.check import arguments as arguments_of_check
+
+        arguments_of_check(made)
+        return made
     if command == "ask":
         made.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; words are joined by spaces")
     made.add_argument("-m", "--model", help="the model; with local:, any name will do")
@@ -55,9 +76,9 @@ def _width() -> int:
 
 def run(arguments: list[str]) -> int:
     """Run one command. Gives the exit code."""
-    command = "chat" if arguments[:1] == ["chat"] else "ask"
-    options = parser(command).parse_args(arguments[1:] if command == "chat" else arguments)
-    if options.version:
+    command = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else "ask"
+    options = parser(command).parse_args(arguments if command == "ask" else arguments[1:])
+    if getattr(options, "version", False):
         from gpt.version import __version__
 
         print(f"gpt {__version__}")
@@ -67,6 +88,10 @@ def run(arguments: list[str]) -> int:
     try:
         if command == "chat":
             from gpt.cli.chat import chat as command_run
+        elif command == "serve":
+            from gpt.cli.serve import serve as command_run
+        elif command == "check":
+            from gpt.cli.check import check as command_run
         else:
             from gpt.cli.ask import ask as command_run
         return command_run(options)

@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -22,7 +23,7 @@ from gpt.errors import GptError, InvalidRequestError, RequestTimeoutError, Serve
 from gpt.local.calls.ask import Plan
 from gpt.local.calls.offer import Offer, offer_of
 from gpt.local.calls.read import Reader
-from gpt.local.sampling import engine_request, needs_calling, needs_vocabulary
+from gpt.local.sampling import REFUSED, engine_request, needs_calling, needs_vocabulary, without_effect
 from gpt.protocol import codec
 from gpt.protocol.chunks import Fold
 from gpt.protocol.failures import engine_failure
@@ -147,6 +148,25 @@ class Local:
 
         made = self._made(request)
         return counted(made.engine._ask, made.asked, self._name)
+
+    @property
+    def slots(self) -> int:
+        """Calls that run at once; further ones wait."""
+        return self._slots
+
+    @property
+    def refuses(self) -> frozenset[str]:
+        """Parameters that no call can have here."""
+        return REFUSED
+
+    def without_effect(self, request: Mapping[str, Any]) -> list[str]:
+        """The paths of what a request, as plain JSON values, has and what changes nothing here. Loads the model."""
+        return without_effect(request, self.load().facts().template)
+
+    def metrics(self) -> str:
+        """What the engine counts, as Prometheus text; "" before the model is loaded."""
+        engine = self._engine
+        return "" if engine is None else engine.metrics()
 
     @property
     def identity(self) -> str:

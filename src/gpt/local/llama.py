@@ -144,6 +144,11 @@ class Engine:
             )
         return self._facts
 
+    def metrics(self) -> str:
+        """What the engine counts, as Prometheus text; "" once it has been let go of."""
+        server = self._server  # its loop answers between two steps, for which no lock is held
+        return "" if server is None else str(server.handle_metrics())
+
     def calling(self) -> Calling:
         """How the model makes calls; found out once, by what its template makes of a few conversations."""
         if self._calling is None:

@@ -16,6 +16,7 @@ from gpt.errors import InvalidRequestError, UnsupportedParameterError
 from gpt.local.calls.ask import Plan, as_texts, instructed, instructions, plan
 from gpt.local.calls.form import Calling, short_id
 from gpt.local.calls.offer import Offer
+from gpt.protocol.undeclared import undeclared
 from gpt.types import UNSET, ChatRequest
 
 MAX_TOKENS = 1024
@@ -70,6 +71,12 @@ TREATMENT: dict[str, Treatment] = {
     "verbosity": "refused",
     "web_search_options": "refused",
 }
+
+REFUSED = frozenset(name for name, treatment in TREATMENT.items() if treatment == "refused") - {"verbosity"}
+"""Parameters that no call can have; `verbosity` may be "medium"."""
+
+_DONE_ELSEWHERE = frozenset({"model", "stream"})
+"""Left out of what the engine is asked, but not without effect."""
 
 ENGINE_KNOBS = frozenset(
     {"chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier", "dynatemp_range", "grammar", "min_p",
@@ -163,6 +170,37 @@ def engine_request(
     if kwargs and "chat_template_kwargs" in planned.asked:
         asked["chat_template_kwargs"] = {**kwargs, **planned.asked["chat_template_kwargs"]}
     return asked, planned
+
+
+def without_effect(request: Mapping[str, Any], template: str) -> list[str]:
+    """The paths of what a request, as plain JSON values, has and what changes nothing in its answer.
+
+    `template` is the model's chat template: what it never speaks of cannot matter.
+    """
+    found = [
+        name
+        for name, treatment in TREATMENT.items()
+        if treatment == "left out" and name not in _DONE_ELSEWHERE and request.get(name) is not None
+    ]
+    if request.get("reasoning_effort") is not None and not _speaks_of(template, "reasoning_effort", "enable_thinking"):
+        found.append("reasoning_effort")
+    if (request.get("stream_options") or {}).get("include_obfuscation"):
+        found.append("stream_options.include_obfuscation")
+    named = _speaks_of(template, ".name", "['name']", '["name"]')
+    for place, message in enumerate(request["messages"]):
+        path = f"messages[{place}]"
+        if message.get("name") is not None and message.get("role") != "function" and not named:
+            found.append(f"{path}.name")
+        content = message.get("content")
+        for index, part in enumerate(content if isinstance(content, list) else ()):
+            if part.get("prompt_cache_breakpoint") is not None:
+                found.append(f"{path}.content[{index}].prompt_cache_breakpoint")
+    # One that stands at the top is refused, if it is none of the engine's settings.
+    return [*found, *(path for path in undeclared(request) if "." in path)]
+
+
+def _speaks_of(template: str, *words: str) -> bool:
+    return any(word in template for word in words)
 
 
 def _unsupported(name: str, why: str) -> UnsupportedParameterError:
