@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gpt.errors import (
@@ -14,6 +16,7 @@ from gpt.errors import (
     UnsupportedParameterError,
 )
 from gpt.server.app import App
+from gpt.server.store import StoredCompletions
 from gpt.testing import AsyncScripted, Scripted
 from gpt.testing.scripted import chunk, completion
 
@@ -216,3 +219,45 @@ def test_mounted() -> None:
 
 def _chat(server: Served) -> int:
     return server.chat()[0]
+
+
+def test_stored_by_owner(tmp_path: Path) -> None:
+    """What is stored belongs to the key that made it; to another it is as if it were not there."""
+    keys = ["first-key-0123456789", "second-key-0123456789"]
+    first, second = ({"authorization": f"Bearer {key}"} for key in keys)
+    app = App(AsyncScripted("the Nile"), keys=keys, store=StoredCompletions(str(tmp_path / "stored.sqlite")))
+    with serving(app) as server:
+        made = server.chat({**HELLO, "store": True, "metadata": {"a": "b"}}, first)
+        streamed = events(server.chat({**HELLO, "store": True, "stream": True}, first)[2])
+        assert 200 == made[0]
+        assert {chunk["id"] for chunk in streamed[:-1]} == {streamed[0]["id"]}
+        ids = [made[2]["id"], streamed[0]["id"]]
+        assert ids == [item["id"] for item in server.ask("GET", "/v1/chat/completions", headers=first)[2]["data"]]
+        assert [] == server.ask("GET", "/v1/chat/completions", headers=second)[2]["data"]
+        for path in (f"/v1/chat/completions/{ids[0]}", f"/v1/chat/completions/{ids[0]}/messages"):
+            assert (200, 404) == tuple(server.ask("GET", path, headers=headers)[0] for headers in (first, second))
+        assert 404 == server.ask("DELETE", f"/v1/chat/completions/{ids[0]}", headers=second)[0]
+        kept = server.ask("GET", f"/v1/chat/completions/{ids[0]}", headers=first)[2]
+        assert (made[1]["x-request-id"], {"a": "b"}) == (kept["request_id"], kept["metadata"])
+        assert kept["choices"] == made[2]["choices"]
+
+
+def test_stored_metadata(tmp_path: Path) -> None:
+    """Metadata that cannot be kept is refused before the model is asked."""
+    backend = AsyncScripted("the Nile")
+    with serving(App(backend, store=StoredCompletions(str(tmp_path / "stored.sqlite")))) as server:
+        status, _, body = server.chat({**HELLO, "store": True, "metadata": {"a": "x" * 513}})
+    assert (400, "metadata.a") == (status, body["error"]["param"])
+    assert [] == backend.script.asked
+
+
+def test_not_stored(tmp_path: Path) -> None:
+    """An answer that cannot be stored is given all the same, and says so."""
+    store = StoredCompletions(str(tmp_path / "stored.sqlite"))
+    with serving(App(AsyncScripted("the Nile"), store=store)) as server:
+        server.chat({**HELLO, "store": True})
+        server.call(lambda: store.close())
+        (tmp_path / "stored.sqlite").unlink()
+        (tmp_path / "stored.sqlite").mkdir()
+        status, headers, body = server.chat({**HELLO, "store": True})
+    assert (200, "false", "the Nile") == (status, headers["x-stored"], body["choices"][0]["message"]["content"])

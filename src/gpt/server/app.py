@@ -341,10 +341,16 @@ class _Keeping:
     def __init__(self, store: StoredCompletions) -> None:
         self._store = store
 
-    def keep(self, owner: str, request: dict[str, Any], completion: dict[str, Any]) -> None:
+    def check(self, request: dict[str, Any]) -> None:
+        from gpt.server.stored import checked_metadata
+
+        if request.get("metadata"):
+            checked_metadata(request["metadata"])
+
+    def keep(self, owner: str, request: dict[str, Any], completion: dict[str, Any], request_id: str) -> None:
         from gpt.server.stored import stored
 
-        kept, messages = stored(request, completion)
+        kept, messages = stored(request, completion, request_id)
         self._store.add(owner, kept, messages)
 
 

@@ -122,9 +122,9 @@ class Exchange:
         sent = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*headers, *self.also)]
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
 
-    async def piece(self, body: bytes) -> None:
+    def piece(self, body: bytes) -> Awaitable[None]:
         """Send a piece of the body, after which more comes. Waits while the caller reads too slowly."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        return self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self, body: bytes = b"") -> None:
         """Send the last piece of the body."""

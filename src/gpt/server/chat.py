@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, AsyncChunkStream, below
+from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, below
 from gpt.errors import UnsupportedParameterError
 from gpt.protocol import codec
 from gpt.protocol.chunks import Fold
@@ -37,7 +37,11 @@ _KNOWN = frozenset(ChatRequest.__struct_fields__) - {"extra"}
 class Keeper(Protocol):
     """What keeps completions that were asked to be stored."""
 
-    def keep(self, owner: str, request: dict[str, Any], completion: dict[str, Any]) -> None: ...
+    def check(self, request: dict[str, Any]) -> None:
+        """Pass if what is to be kept of a request can be. Raises Refused."""
+        ...
+
+    def keep(self, owner: str, request: dict[str, Any], completion: dict[str, Any], request_id: str) -> None: ...
 
 
 class Call(msgspec.Struct):
@@ -122,6 +126,8 @@ class Chat:
             raise Refused(400, "the body is nested too deeply", code="invalid_json") from None
         self._check(document)
         keeps = self._keeper is not None and document.get("store") is True
+        if keeps and self._keeper is not None:
+            self._keeper.check(document)
         ignored = self._without_effect(document) if self._without_effect is not None else []
         if keeps:
             ignored = [name for name in ignored if name not in ("store", "metadata")]
@@ -206,15 +212,15 @@ class Chat:
             if call.document.get("metadata"):
                 document["metadata"] = call.document["metadata"]
             body = msgspec.json.encode(document)
-            if not await self._keep(call, document):
+            if not await self._keep(exchange, call, document):
                 headers.append(("x-stored", "false"))
         await exchange.answer(200, body, dict(headers))
 
-    async def _keep(self, call: Call, completion: dict[str, Any]) -> bool:
+    async def _keep(self, exchange: Exchange, call: Call, completion: dict[str, Any]) -> bool:
         """Keep the answer. One that cannot be kept is still an answer, and is not lost to that; `x-stored` tells."""
         assert self._keeper is not None
         try:
-            await asyncio.to_thread(self._keeper.keep, call.owner, call.document, completion)
+            await asyncio.to_thread(self._keeper.keep, call.owner, call.document, completion, exchange.request_id)
         except Exception as error:  # noqa: BLE001 - whatever a disk does
             from gpt.server.log import LOG
 
@@ -227,19 +233,19 @@ class Chat:
         self._metrics.open.inc()
         try:
             async with self._line.turn(call.size):
-                await self._events(out, call)
+                await self._events(exchange, out, call)
             await out.done()
         finally:
             out.close()
             self._metrics.open.dec()
 
-    async def _events(self, out: EventStream, call: Call) -> None:
+    async def _events(self, exchange: Exchange, out: EventStream, call: Call) -> None:
         """Send the chunks of an answer as they come."""
         while True:
             try:
                 chunks = await self._backend.stream(self._request(call), DEFAULT_OPTIONS)
                 try:
-                    first = await _next(chunks)
+                    first = await anext(chunks, None)
                 except BaseException:
                     await chunks.close()
                     raise
@@ -260,14 +266,14 @@ class Chat:
                     fold.add(chunk)
                 if chunk.choices or chunk.usage is None or call.wants_usage:
                     await out.event(_bytes_of(chunk))
-                chunk = await _next(chunks)
+                chunk = await anext(chunks, None)
         finally:
             await chunks.close()
         if fold is not None:
             document = fold.completion().to_dict()
             if call.document.get("metadata"):
                 document["metadata"] = call.document["metadata"]
-            await self._keep(call, document)
+            await self._keep(exchange, call, document)
 
     def _count(self, exchange: Exchange, call: Call, error: BaseException | None) -> None:
         usage = call.usage
@@ -304,17 +310,9 @@ def _upstream(completion: ChatCompletion) -> Mapping[str, str] | None:
 
 def _bytes_of(value: ChatCompletion | ChatCompletionChunk) -> bytes:
     """The bytes that came; for a value made here, or one whose bytes had to be mended to be read, those of the value."""
-    if value.__dict__.get("mended"):
-        return msgspec.json.encode(value)
-    return value.to_json()
-
-
-async def _next(chunks: AsyncChunkStream) -> ChatCompletionChunk | None:
-    """The next chunk; None after the last."""
-    try:
-        return await chunks.__anext__()
-    except StopAsyncIteration:
-        return None
+    kept = value.__dict__
+    body: bytes | None = kept.get("body")
+    return msgspec.json.encode(value) if body is None or kept.get("mended") else body
 
 
 def _renamed(chunk: ChatCompletionChunk, name: str) -> ChatCompletionChunk:

@@ -8,13 +8,14 @@ comment, because a caller who hears nothing for long gives up. From then on an e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from gpt.protocol import sse
 from gpt.server.asgi import Exchange, Left
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
+_LF, _CR = b"\n\r"  # looked for as numbers, which takes a fifth of the time
 
 HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -39,9 +40,10 @@ class EventStream:
         self._comment: asyncio.Task[None] | None = None
         self._timer = self._loop.call_later(min(ping, stall), self._look)
 
-    async def event(self, data: bytes) -> None:
+    def event(self, data: bytes) -> Awaitable[None]:
         """Send one event, whose data is JSON."""
-        await self._send(b"data: " + data + b"\n\n" if b"\n" not in data and b"\r" not in data else sse.encode(data))
+        # Given on, and not awaited here: each function that waits is run through at each event, by each stream.
+        return self._send(b"data: " + data + b"\n\n" if _LF not in data and _CR not in data else sse.encode(data))
 
     async def _send(self, piece: bytes) -> None:
         if self._comment is not None:

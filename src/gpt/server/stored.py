@@ -225,7 +225,7 @@ def _parameters(query: str, *known: str) -> tuple[dict[str, str], dict[str, str]
             text = f"Invalid query: '{_short(name)}' is given more than once; give it once."
             raise Refused(400, text, param=_short(name), code="duplicate_parameter")
         where[place] = value
-    return given, _metadata(metadata)
+    return given, checked_metadata(metadata)
 
 
 def _unescaped(text: str) -> str:
@@ -292,10 +292,10 @@ def _update(body: bytes) -> dict[str, str]:
     if metadata is not None and not isinstance(metadata, dict):
         text = f"Invalid type for 'metadata': expected an object or null, but got {_kind(metadata)} instead."
         raise Refused(400, text, param="metadata", code="invalid_type")
-    return _metadata(metadata or {})
+    return checked_metadata(metadata or {})
 
 
-def _metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
+def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
     """The pairs, if they are metadata. Raises Refused."""
     if len(metadata) > PAIRS:
         text = (
