@@ -48,9 +48,10 @@ def program() -> str | None:
 
 
 class Browser:
-    """A browser of its own, with its profile in `folder`. Nothing but loopback has a name for it."""
+    """A browser of its own, with its profile in `folder`. Nothing but loopback has a name for it, and `names`, which mean it."""
 
-    def __init__(self, path: str, folder: Path) -> None:
+    def __init__(self, path: str, folder: Path, names: tuple[str, ...] = ()) -> None:
+        rules = [*(f"MAP {name} 127.0.0.1" for name in names), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"]
         theirs, self._out = os.pipe()
         self._in, answers = os.pipe()
         flags = [
@@ -67,7 +68,7 @@ class Browser:
             "--disable-extensions",
             "--disable-sync",
             "--password-store=basic",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"--host-resolver-rules={', '.join(rules)}",
             "about:blank",
         ]
         with (folder / "log").open("wb") as log:

@@ -25,11 +25,14 @@ def arguments(made: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="FILE", help="keys that callers may have, one a line; also GPT_SERVE_API_KEYS, with commas"
     )
     where.add_argument("--no-auth", action="store_true", help="let everybody in who reaches the address")
-    where.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="another name of this server")
+    where.add_argument(
+        "--allow-host", action="append", default=[], dest="allow_hosts", metavar="NAME", help="another name of this server"
+    )
     where.add_argument(
         "--cors-origin",
         action="append",
         default=[],
+        dest="cors_origins",
         metavar="ORIGIN",
         help="pages of this origin may call, as in https://a.example",
     )
@@ -82,7 +85,7 @@ def serve(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise GptError(f'gpt serve needs {error.name}: pip install "gpt-in-the-box[local,serve]"') from error
     _log(quiet=options.quiet)
-    engine = {name: getattr(options, name) for name in ("slots", "context", "threads") if getattr(options, name) is not None}
+    given = vars(options)
     remote = {
         "profile": options.profile,
         "adapt": options.adapt or None,
@@ -90,31 +93,11 @@ def serve(options: argparse.Namespace) -> int:
         "timeout": options.timeout,
         "api_key": run.first_key(options.upstream_key_file) if options.upstream_key_file else None,
     }
+    engine = {name: given[name] for name in ("slots", "context", "threads") if given[name] is not None}
     what = run.behind(options.target, model=options.model, aliases=options.alias, engine=engine, remote=remote)
-    settings = run.ServeSettings(
-        host=options.host,
-        keys=run.keys_in(options.api_key_file),
-        no_auth=options.no_auth,
-        allow_hosts=tuple(options.allow_host),
-        cors_origins=tuple(options.cors_origin),
-        slots=options.slots,
-        queue=options.queue,
-        store=options.store,
-        store_days=options.store_days,
-        lenient=options.lenient,
-        ping=options.ping,
-        max_body=options.max_body,
-        max_messages=options.max_messages,
-    )
-    what = run.layered(
-        what,
-        rpm=options.rpm,
-        tpm=options.tpm,
-        cache=options.cache,
-        cache_age=options.cache_age,
-        cache_bytes=options.cache_bytes,
-        record=options.record,
-    )
+    what = run.layered(what, **{name: given[name] for name in ("rpm", "tpm", "cache", "cache_age", "cache_bytes", "record")})
+    named = {name: given[name] for name in run.ServeSettings.__struct_fields__ if name != "keys"}
+    settings = run.ServeSettings(keys=run.keys_in(options.api_key_file), **named)
     app = run.application(what, settings)
     listener = run.listening(options.host, options.port)
     host, port = listener.getsockname()[:2]

@@ -46,8 +46,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     keys: tuple[str, ...] = ()
     no_auth: bool = False
-    allow_hosts: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
+    allow_hosts: Sequence[str] = ()
+    cors_origins: Sequence[str] = ()
     slots: int | None = None
     queue: int = 64
     store: str | None = None
