@@ -28,7 +28,7 @@ def test_tree() -> None:
     source = ROOT / "src" / "gpt"
     there = {
         path.relative_to(source).as_posix()
-        for path in source.rglob("*.py")
+        for path in (*source.rglob("*.py"), *source.rglob("*.html"))
         if path.name != "__init__.py" or path.parent == source
     }
     assert there == listed()

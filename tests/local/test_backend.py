@@ -9,6 +9,7 @@ import json
 import pickle
 import threading
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -246,6 +247,23 @@ def test_raw_chunks(client: Gpt) -> None:
     assert counted[-1].usage is not None
     assert counted[-1].usage.completion_tokens == 4
     assert len({chunk.id for chunk in counted}) == 1
+
+
+def test_made_at_one_time(client: Gpt) -> None:
+    """All chunks of an answer say the same time, also of one that takes more than a second."""
+    endless = {"2": -100}  # without the token that ends an answer
+    asked = {"messages": [UserMessage("Count for ever.")], "max_tokens": 2000, "logit_bias": endless}
+    created = set()
+    began = None
+    with client.chat.completions.create(**asked, stream=True) as stream:
+        for chunk in stream:
+            began = began or perf_counter()
+            created.add(chunk.created)
+            if perf_counter() - began > 1.1:
+                break
+        else:
+            pytest.fail("it ended too soon")
+    assert 1 == len(created)
 
 
 def test_stream_counts(client: Gpt) -> None:

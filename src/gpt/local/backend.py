@@ -320,6 +320,7 @@ class LocalStream:
             self._timings = item.get("timings")
             return None
         item["model"] = self._model
+        item["created"] = self._last.get("created", item["created"])  # the engine says when each chunk was made
         self._last = item
         said = False
         for choice in item["choices"]:
@@ -328,8 +329,10 @@ class LocalStream:
             delta, reader = choice["delta"], self._readers[choice["index"]]
             if reader is None and delta.get("content", "") is None:
                 delta["content"] = ""
-            if self._bare_logprobs and choice.get("logprobs"):
-                for token in choice["logprobs"]["content"]:
+            if choice.get("logprobs"):
+                # The published description requires it, and the engine leaves it out.
+                choice["logprobs"].setdefault("refusal", None)
+                for token in choice["logprobs"]["content"] if self._bare_logprobs else ():
                     token["top_logprobs"] = []
             said = reader is None or reader.read(choice) or said
         return codec.decode_chunk(msgspec.json.encode(item)) if said else None
