@@ -186,6 +186,12 @@ def test_models(both: Both) -> None:
     assert ["scripted"] == [model.id for model in models]
 
 
+def test_models_unknown_keyword(both: Both) -> None:
+    """A keyword that lists of models do not take is an error, as with every call."""
+    with pytest.raises(TypeError, match="zap"):
+        both.ask(lambda c: c.models.list(zap=1))
+
+
 def test_raw_chunks(both: Both) -> None:
     """`create(stream=True)` gives the backend's chunks, and leaving the block closes the stream."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import openai
 import pytest
@@ -121,3 +122,54 @@ def test_same_request() -> None:
         Gpt(server_url=server.url).chat.completions.create(**asked)
         theirs, ours = (json.loads(body) for _, body in server.requests)
     assert theirs == ours
+
+
+STORED: list[tuple[str, Any]] = [
+    ("list", lambda c: c.list()),
+    ("list, with all", lambda c: c.list(after="c1", limit=3, model="a b/ü", order="desc", metadata={"k 1": "v&=", "l": "ü"})),
+    ("list, with more", lambda c: c.list(limit=3, extra_query={"limit": "5", "zap": "1"}, extra_headers={"x-a": "1"})),
+    ("retrieve", lambda c: c.retrieve("c1")),
+    ("retrieve, by an odd id", lambda c: c.retrieve("a/b?c d%2F")),
+    ("update", lambda c: c.update("c1", metadata={"a": "b"})),
+    ("update, with none", lambda c: c.update("c1", metadata=None)),
+    ("update, with more", lambda c: c.update("c1", metadata={}, extra_body={"zap": 1})),
+    ("delete", lambda c: c.delete("c1")),
+    ("messages", lambda c: c.messages.list("c1", after="m1", limit=3, order="asc")),
+]
+
+
+@pytest.mark.parametrize("use", [row[1] for row in STORED], ids=[row[0] for row in STORED])
+def test_same_stored(use: Any) -> None:
+    """The same call about stored completions asks the same: method, path, parameters, JSON; and gives the same values."""
+    item = {**completion("hi"), "id": "c1", "seed": 5, "metadata": {"a": "b"}, "role": "user", "content": "a", "deleted": True}
+    body = {**item, "object": "list", "data": [{**item, "id": "c2"}], "has_more": False, "first_id": "c2", "last_id": "c2"}
+    with serving(body) as server:
+        with openai.OpenAI(base_url=server.url, api_key="k") as official:
+            theirs = use(official.chat.completions)
+        ours = use(Gpt(server_url=server.url).chat.completions)
+        (their_head, their_body), (our_head, our_body) = server.requests
+    their_line, our_line = their_head.split("\r\n")[0].split(" "), our_head.split("\r\n")[0].split(" ")
+    assert their_line[0] == our_line[0]
+    their_path, our_path = urlsplit(their_line[1]), urlsplit(our_line[1])
+    assert unquote(their_path.path) == unquote(our_path.path)
+    assert their_path.path.count("/") == our_path.path.count("/")
+    assert sorted(parse_qsl(their_path.query)) == sorted(parse_qsl(our_path.query))
+    assert (json.loads(their_body) if their_body else None) == (json.loads(our_body) if our_body else None)
+    assert ("x-a: 1" in their_head) == ("x-a: 1" in our_head)
+    same(ours, theirs)
+
+
+def test_same_pages() -> None:
+    """The same pages are asked for, one after the other, and the same items come of them."""
+    pages = [
+        {"object": "list", "data": [{**completion(), "id": name} for name in ids], "has_more": more}
+        for ids, more in (("ab", True), ("cd", True), ("e", False))
+    ]
+    found = []
+    with serving(*pages, *pages) as server:
+        with openai.OpenAI(base_url=server.url, api_key="k") as official:
+            found.append([item.id for item in official.chat.completions.list(limit=2, metadata={"k": "v"})])
+        found.append([item.id for item in Gpt(server_url=server.url).chat.completions.list(limit=2, metadata={"k": "v"})])
+        asked = [sorted(parse_qsl(urlsplit(head.split(" ")[1]).query)) for head, _ in server.requests]
+    assert [list("abcde")] * 2 == found
+    assert asked[:3] == asked[3:]

@@ -68,6 +68,9 @@ DESCRIBED: list[tuple[str, Any]] = [
     ("CreateChatCompletionStreamResponse", types.ChatCompletionChunk),
     ("ChatCompletionStreamResponseDelta", types.Delta),
     ("ChatCompletionMessageToolCallChunk", types.ToolCallDelta),
+    ("ChatCompletionList", types.ChatCompletionList),
+    ("ChatCompletionMessageList", types.ChatCompletionMessageList),
+    ("ChatCompletionDeleted", types.ChatCompletionDeleted),
 ]
 
 
@@ -95,6 +98,7 @@ NESTED: list[tuple[str, tuple[str, ...], Any]] = [
     ("ChatCompletionTokenLogprob", ("top_logprobs", "items"), types.TopLogprob),
     ("ChatCompletionResponseMessage", ("annotations", "items"), types.Annotation),
     ("ChatCompletionResponseMessage", ("audio",), types.ResponseAudio),
+    ("ChatCompletionMessageList", ("data", "items"), types.StoredMessage),
 ]
 
 

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncGpt", "Gpt"]
 
 T = TypeVar("T")
-A = TypeVar("A", bound=Answered)
+Answer = TypeVar("Answer", bound=Answered)
 
 Order: TypeAlias = Literal["asc", "desc"] | str
 """Of a list, by time."""
@@ -174,6 +174,13 @@ class _Core:
             if given.get(name):
                 given[name] = {**(getattr(self.options, name) or {}), **given[name]}
         return msgspec.structs.replace(self.options, **{name: value for name, value in given.items() if value is not None})
+
+    def only_options(self, fields: Any) -> CallOptions:
+        """The options of a call that takes nothing else. Raises TypeError for any other keyword."""
+        options = self.options_of(fields)
+        for name in fields:
+            raise TypeError(f"unknown keyword {name!r}; there are {', '.join(sorted(_OPTIONS))}")
+        return options
 
     def estimating(self, backend: object) -> Estimates:
         """What counts tokens where the backend cannot; made when somebody asks."""
@@ -557,7 +564,7 @@ class Models:
 
     def list(self, **options: Unpack[CallOptionParams]) -> ModelList:
         """The models that the server offers. Raises GptError."""
-        return self._backend.models(self._core.options_of(options))
+        return self._backend.models(self._core.only_options(options))
 
 
 class Chat:
@@ -902,8 +909,8 @@ def _official(params: CreateParams | StoredParams) -> dict[str, Any]:
 
 
 def _asking(
-    core: _Core, backend: object, given: StoredParams, make: Callable[..., StoredCall[A]], *where: str, **named: Any
-) -> tuple[StoredCall[A], Callable[[StoredCall[A]], Any]]:
+    core: _Core, backend: object, given: StoredParams, make: Callable[..., StoredCall[Answer]], *where: str, **named: Any
+) -> tuple[StoredCall[Answer], Callable[[StoredCall[Answer]], Any]]:
     """A call about stored completions, made by `make`, and what asks for it or for the next page, on `AsyncGpt` awaited.
 
     The call's own query goes over its parameters, and these over the client's query. Raises InvalidRequestError, and TypeError
@@ -1043,7 +1050,7 @@ class AsyncModels:
 
     async def list(self, **options: Unpack[CallOptionParams]) -> ModelList:
         """The models that the server offers. Raises GptError."""
-        return await self._backend.models(self._core.options_of(options))
+        return await self._backend.models(self._core.only_options(options))
 
 
 class AsyncChat:

@@ -21,6 +21,9 @@ from gpt.types import (
     AssistantMessage,
     AudioReference,
     ChatCompletion,
+    ChatCompletionDeleted,
+    ChatCompletionList,
+    ChatCompletionMessageList,
     ChatRequest,
     Choice,
     CustomCall,
@@ -29,6 +32,7 @@ from gpt.types import (
     FunctionTool,
     ResponseAudio,
     ResponseMessage,
+    StoredMessage,
     TextContentPart,
     ToolCall,
     UserMessage,
@@ -420,6 +424,85 @@ def test_models() -> None:
     assert ["a", "b"] == [model.id for model in made]
     assert len(made) == 2
     assert body == made.to_json()
+
+
+STORED_FORMS: list[tuple[type[Any], bytes]] = [
+    (ChatCompletion, b'{"id":"c","choices":[{"message":{"content":"a"}, "finish_reason":"stop"}],"seed":1}'),
+    (ChatCompletionDeleted, b'{"id":"c","object":"chat.completion.deleted","deleted":true,"x":1}'),
+    (ChatCompletionList, b'{"object":"list","data":[ {"id":"c","x":1} ,{"id":5}],"first_id":"c","has_more":true}'),
+    (ChatCompletionMessageList, b'{"data":[{"id":"m" ,"x":1}],"last_id":"m","has_more":null}'),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), STORED_FORMS)
+def test_stored(kind: type[Any], body: bytes) -> None:
+    """An answer about stored completions keeps its bytes and the facts; so does each item of a list, which is mended alone."""
+    info = ResponseInfo(elapsed=2.0)
+    made = codec.decode_stored(kind, body, info)
+    assert type(made) is kind
+    assert (body, info) == (made.to_json(), made.info)
+    items = getattr(made, "data", [])
+    assert json.loads(body).get("data", []) == [item.to_dict() for item in items]
+    assert [info] * len(items) == [item.info for item in items]
+    if kind is ChatCompletionList:
+        assert (["c", "5"], "c", None, True) == ([item.id for item in items], made.first_id, made.last_id, made.has_more)
+    assert (made, body, info.elapsed) == ((again := pickle.loads(pickle.dumps(made))), again.to_json(), again.info.elapsed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "text"),
+    [
+        (ChatCompletionList, b"[]", "Expected `object`"),
+        (ChatCompletionList, b'{"data":[{},{"choices":[{"message":5}]}]}', r"\$\.data\[1\]\.choices\[0\]\.message"),
+        (ChatCompletionList, b'{"data":[{},5]}', r"\$\.data\[1\]`$"),
+        (ChatCompletionMessageList, b'{"data":[{"id":null}]}', r"\$\.data\[0\]\.id"),
+        (ChatCompletionDeleted, b'{"id":"c"}', "deleted"),
+        (ChatCompletionList, b"{", "truncated"),
+    ],
+)
+def test_stored_malformed(kind: type[Any], body: bytes, text: str) -> None:
+    """What is none is refused, with the path from the top of the answer."""
+    with pytest.raises(msgspec.DecodeError, match=text):
+        codec.decode_stored(kind, body, ResponseInfo())
+
+
+PARTS = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+CALLED_TOOLS = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+SAID_AGAIN: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    # a message as it is listed, and as it is sent again
+    ({"role": "user", "content": "a", "name": None, "content_parts": None}, {"role": "user", "content": "a"}),
+    ({"role": "user", "content": "a", "name": "n", "content_parts": PARTS}, {"role": "user", "content": PARTS, "name": "n"}),
+    ({"role": "user", "content": None, "content_parts": PARTS}, {"role": "user", "content": PARTS}),
+    ({"role": "user", "content": None, "content_parts": []}, {"role": "user", "content": None}),
+    ({"content": "a", "refusal": None, "annotations": []}, {"role": "assistant", "content": "a"}),
+    ({"role": "assistant", "content": None, "refusal": "no"}, {"role": "assistant", "content": None, "refusal": "no"}),
+    ({"role": "assistant", "content": None, "tool_calls": CALLED_TOOLS}, {"role": "assistant", "tool_calls": CALLED_TOOLS}),
+    ({"role": "assistant", "content": "a", "tool_calls": CALLED_TOOLS},
+     {"role": "assistant", "content": "a", "tool_calls": CALLED_TOOLS}),
+    ({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+     {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}),
+    ({"role": "assistant", "content": None, "audio": {"id": "a", "data": "QQ==", "transcript": "t", "expires_at": 5}},
+     {"role": "assistant", "content": None, "audio": {"id": "a"}}),
+    ({"role": "tool", "content": "5", "tool_call_id": "1"}, {"role": "tool", "content": "5", "tool_call_id": "1"}),
+    ({"role": "critic", "content": "a", "words": 3}, {"role": "critic", "content": "a", "words": 3}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("listed", "expected"), SAID_AGAIN)
+def test_said_again(listed: dict[str, Any], expected: dict[str, Any]) -> None:
+    """A message that was stored goes into a conversation as it was before: without its id, with its parts."""
+    made = codec.decode_stored(
+        ChatCompletionMessageList, msgspec.json.encode({"data": [{"id": "m", **listed}]}), ResponseInfo()
+    )
+    for messages in (made.data, tuple(made.data), iter(made.data)):
+        assert [expected] == sent(messages=messages)["messages"]
+    assert {"id": "m", **listed} == made.data[0].to_dict()
+
+
+def test_said_by_hand() -> None:
+    """The same goes for one that was made here."""
+    assert HI == sent(messages=[StoredMessage("m", "hi", "user")])["messages"]
 
 
 def test_facts() -> None:

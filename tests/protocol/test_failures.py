@@ -6,10 +6,11 @@ import json
 import pickle
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpt import errors
-from gpt.protocol.failures import WORDINGS, engine_failure, failure, is_error, malformed, redirected, retry_after
+from gpt.protocol.failures import WORDINGS, engine_failure, failure, is_error, malformed, redirected, retry_after, said
 from gpt.protocol.wire import Headers, HttpRequest, HttpResponse, Origin
 
 REQUEST = HttpRequest("POST", Origin("http", "h", 8000), "/v1/chat/completions", (("authorization", "Bearer sk-secret"),))
@@ -181,11 +182,19 @@ def test_context_numbers(body: Any, requested: int | None, limit: int | None) ->
 
 
 BARE = HttpRequest("POST", Origin("http", "h", 80), "/chat/completions")
+LISTED = HttpRequest("GET", Origin("http", "h", 80), "/v1/chat/completions?limit=5")
+STORED = HttpRequest("POST", Origin("http", "h", 80), "/v1/chat/completions/c1")
+WHERE_STORED = "; completions are stored where `store=True` was sent, and not every server stores any"
 
 HINTS = [
     (BARE, answer(404, b""), "the base URL probably needs /v1: http://h/v1"),
     (BARE, answer(200, b"<!doctype html>"), "the base URL probably needs /v1: http://h/v1"),
     (REQUEST, answer(404, b"not found"), "is this the address of a chat-completions server?"),
+    (LISTED, answer(404, b"not found"), WHERE_STORED),
+    (LISTED, answer(405, b"x"), WHERE_STORED),
+    (STORED, answer(404, openai("No chat completion found with id 'c1'.")), WHERE_STORED),
+    (STORED, answer(405, b"x"), WHERE_STORED),
+    (msgspec.structs.replace(STORED, target="/chat/completions/c1"), answer(404, b""), "the base URL probably needs /v1"),
     (REQUEST, answer(502, b"x", content_type="text/html; charset=utf-8"), "is this the address"),
     (BARE, answer(401, b""), "no key was sent: set OPENAI_API_KEY or pass api_key="),
     (
@@ -205,12 +214,21 @@ def test_hint(request_: HttpRequest, response: HttpResponse, hint: str) -> None:
     assert hint in str(made)
 
 
+def test_no_hint() -> None:
+    """A status that says enough, and a model that is not there, say nothing of what is stored."""
+    for response in (answer(400, b"x"), answer(404, openai("x", param="model"))):
+        assert "store=True" not in str(failure(response, STORED))
+    assert "store=True" not in str(failure(answer(405, b"x"), REQUEST))
+    assert "store=True" not in str(failure(answer(404, b"x"), msgspec.structs.replace(LISTED, target="/v1/models")))
+
+
 def test_malformed() -> None:
     """A page of HTML with status 200 is named, with its start and a hint."""
     error = malformed(answer(200, b"<html>" + b"x" * 300, content_type="text/html"), REQUEST, "it is not JSON")
     assert type(error) is errors.MalformedResponseError
     assert "h:8000 sent no chat completion: it is not JSON" in error.message
     assert "begins '<html>" + "x" * 194 + "'" in error.message
+    assert "h:8000 sent no list: x (" in malformed(answer(200, b"5"), REQUEST, "x", "list").message
 
 
 @pytest.mark.parametrize(
@@ -262,6 +280,13 @@ def test_error_in_a_200() -> None:
     for code, kind in (("stopping", errors.OverloadedError), ("model_failed", errors.ServerError)):
         said = {"error": {"message": "no", "type": "server_error", "code": code}}
         assert kind is type(malformed(answer(200, said), REQUEST, "it has no choices"))
+
+
+def test_said() -> None:
+    """The words in a body, in whatever spelling; "" where there are none."""
+    for body in ('{"error": {"message": "no"}}', '{"error": "no"}', '{"detail": "no"}'):
+        assert "no" == said(body)
+    assert "" == said("<html>") == said("")
 
 
 def test_long_body() -> None:

@@ -10,11 +10,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt.protocol.chunks import fold
-from gpt.protocol.codec import decode_chunk, decode_completion
+from gpt.protocol.codec import decode_chunk, decode_completion, decode_stored
 from gpt.protocol.profiles import THINK, Profile
-from gpt.protocol.thinking import ChunkSplitter, Splitter, overlap, split
+from gpt.protocol.thinking import ChunkSplitter, Splitter, overlap, split, split_stored
 from gpt.protocol.wire import ResponseInfo
-from gpt.types import ChatCompletion, ChatCompletionChunk, Choice, ChunkChoice, Delta, ResponseMessage, ToolCallDelta
+from gpt.types import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionDeleted,
+    ChatCompletionList,
+    Choice,
+    ChunkChoice,
+    Delta,
+    ResponseMessage,
+    ToolCallDelta,
+)
 
 TAGGED = Profile(think_tags=THINK)
 OPENED = Profile(think_tags=THINK, think_opened=True)
@@ -209,3 +219,15 @@ def test_streamed_as_whole(parts: list[str], cuts: list[int], opened: bool) -> N
     streamed = fold([*map(splitter.feed, chunks), splitter.feed(chunk(None, 0, "stop"))]).message
     whole = split(ChatCompletion(choices=[Choice("stop", 0, ResponseMessage(text))]), profile).message
     assert (whole.reasoning, whole.content or "") == (streamed.reasoning, streamed.content or "")
+
+
+def test_split_stored() -> None:
+    """Of what was stored each completion is split, alone or in a list; what came with it stays, and other answers too."""
+    body = b'{"data": [{"choices": [{"finish_reason": "stop", "message": {"content": "<think>hm</think>Oslo"}}]}]}'
+    arrived = decode_stored(ChatCompletionList, body, ResponseInfo(elapsed=2.0))
+    made = split_stored(arrived, TAGGED)
+    assert [("hm", "Oslo")] == [(one.message.reasoning, one.text) for one in made.data]
+    assert (body, 2.0, 2.0) == (made.to_json(), made.info.elapsed, made.data[0].info.elapsed)
+    assert made.data[0] == split_stored(arrived.data[0], TAGGED)
+    deleted = ChatCompletionDeleted("c1", deleted=True)
+    assert deleted is split_stored(deleted, TAGGED)

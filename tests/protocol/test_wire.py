@@ -93,6 +93,7 @@ def test_response() -> None:
         (ResponseInfo(elapsed=3.0, raw=whole(b'{"usage": null}')), None),
         (ResponseInfo(elapsed=3.0, raw=whole(b"{")), None),
         (ResponseInfo(elapsed=3.0, completion_tokens=11, cached=True), None),
+        (ResponseInfo(elapsed=3.0, completion_tokens=11, stored=True), None),
     ],
 )
 def test_tokens_per_second(info: ResponseInfo, expected: float | None) -> None:

@@ -9,6 +9,8 @@ from gpt import (
     AsyncFallback,
     AsyncGpt,
     AsyncLimit,
+    AsyncListing,
+    AsyncPage,
     AsyncParsedStream,
     AsyncRecord,
     AsyncReplay,
@@ -18,6 +20,7 @@ from gpt import (
     CallStep,
     ChatCompletion,
     ChatCompletionChunk,
+    ChatCompletionDeleted,
     ContentEvent,
     Cost,
     CustomToolCall,
@@ -30,6 +33,7 @@ from gpt import (
     Message,
     ModelList,
     Pace,
+    Page,
     Parsed,
     ParsedStream,
     ParseError,
@@ -38,6 +42,7 @@ from gpt import (
     Record,
     Replay,
     ResultStep,
+    StoredMessage,
     SystemMessage,
     Timeout,
     TokenCount,
@@ -189,6 +194,23 @@ assert_type(replayed.left, int)
 assert_type(Gpt(backend=replayed).chat.complete("hi"), ChatCompletion)
 
 
+completions = client.chat.completions
+listed = completions.list(after="c", limit=5, metadata={"a": "b"}, model="m", order="desc", timeout=5, extra_query={"x": "1"})
+assert_type(listed, Page[ChatCompletion])
+assert_type([one.text for one in listed], list[str])
+assert_type(listed.data, list[ChatCompletion])
+assert_type(listed.get_next_page(), Page[ChatCompletion])
+assert_type([page.has_next_page() for page in listed.iter_pages()], list[bool])
+assert_type(completions.retrieve("c"), ChatCompletion)
+assert_type(completions.update("c", metadata=None, deadline=5), ChatCompletion)
+assert_type(completions.delete("c"), ChatCompletionDeleted)
+stored_messages = completions.messages.list("c", order="asc")
+assert_type(stored_messages, Page[StoredMessage])
+client.chat.complete([*stored_messages, UserMessage("why?")])
+client.chat.complete(stored_messages)
+completions.list(limti=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+completions.update("c")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
 checked = gpt.check.check("http://127.0.0.1:9/v1", only=["models"], timeout=5, burst=2, report=gpt.check.Report())
 assert_type(checked, gpt.check.Report)
 assert_type(checked.findings[0].verdict, gpt.check.Verdict)
@@ -198,6 +220,12 @@ gpt.check.check("http://127.0.0.1:9/v1", patience=5)  # type: ignore[call-arg]  
 async def on_asyncio() -> None:
     assert_type(await gpt.check.acheck("http://127.0.0.1:9/v1"), gpt.check.Report)
     assert_type(await AsyncGpt().chat.run_tools("hi", tools=[double]), ToolRun)
+    listing = AsyncGpt().chat.completions.list(limit=5)
+    assert_type(listing, AsyncListing[ChatCompletion])
+    assert_type(await listing, AsyncPage[ChatCompletion])
+    assert_type([one async for one in listing], list[ChatCompletion])
+    assert_type([one async for one in AsyncGpt().chat.completions.messages.list("c")], list[StoredMessage])
+    assert_type(await AsyncGpt().chat.completions.delete("c"), ChatCompletionDeleted)
     async with AsyncGpt().chat.stream_tools("hi", tools=[double], on_step=note) as run:
         assert_type(run, AsyncToolStream)
         async for happening in run:

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Generic, Self, TypeVar
 
-from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, AsyncChunkStream, Backend, CallOptions, ChunkStream
+from gpt.backend import (
+    DEFAULT_OPTIONS,
+    AsyncBackend,
+    AsyncChunkStream,
+    Backend,
+    CallOptions,
+    ChunkStream,
+    keeper_of,
+)
 from gpt.errors import GptError
 from gpt.protocol.profiles import Profile
-from gpt.protocol.thinking import ChunkSplitter, split
+from gpt.protocol.thinking import ChunkSplitter, split, split_stored
 from gpt.protocol.wire import ResponseInfo
 from gpt.types import ChatCompletion, ChatCompletionChunk, ChatRequest, ModelList
 
@@ -32,6 +40,14 @@ class Split:
 
     def __repr__(self) -> str:
         return f"Split({self._backend!r})"
+
+    @property
+    def stored(self) -> Any:
+        """None where the backend has no such method."""
+        method, profile = keeper_of(self._backend), self.profile
+        if method is None:
+            return None
+        return lambda call, options=DEFAULT_OPTIONS: split_stored(method(call, options), profile)
 
     def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         return split(self._backend.complete(request, options), self.profile)
@@ -55,6 +71,18 @@ class AsyncSplit:
 
     def __repr__(self) -> str:
         return f"AsyncSplit({self._backend!r})"
+
+    @property
+    def stored(self) -> Any:
+        """None where the backend has no such method."""
+        method, profile = keeper_of(self._backend), self.profile
+        if method is None:
+            return None
+
+        async def stored(call: Any, options: CallOptions = DEFAULT_OPTIONS) -> Any:
+            return split_stored(await method(call, options), profile)
+
+        return stored
 
     async def complete(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> ChatCompletion:
         return split(await self._backend.complete(request, options), self.profile)

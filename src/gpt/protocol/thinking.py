@@ -10,12 +10,12 @@ Where a choice's thinking comes in a field of its own, its content is left alone
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from gpt.protocol.profiles import Profile, Tags
-from gpt.types import ChatCompletion, ChatCompletionChunk, Choice, ChunkChoice, Delta
+from gpt.types import ChatCompletion, ChatCompletionChunk, ChatCompletionList, Choice, ChunkChoice, Delta
 
 
 class Splitter:
@@ -104,6 +104,17 @@ def split(completion: ChatCompletion, profile: Profile) -> ChatCompletion:
         return completion
     made = msgspec.structs.replace(completion, choices=choices)
     made.__dict__.update(completion.__dict__)
+    return made
+
+
+def split_stored(answer: Any, profile: Profile) -> Any:
+    """An answer about stored completions, in which those that it has are split."""
+    if isinstance(answer, ChatCompletion):
+        return split(answer, profile)
+    if not isinstance(answer, ChatCompletionList):
+        return answer
+    made = msgspec.structs.replace(answer, data=[split(completion, profile) for completion in answer.data])
+    made.__dict__.update(answer.__dict__)
     return made
 
 
