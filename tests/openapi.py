@@ -30,7 +30,19 @@ def _schemas() -> dict[str, Any]:
     item.clear()
     item["allOf"] = [listed]
     assert "id" in identified["properties"]
-    return schemas
+    return {name: _with_null(schema) for name, schema in schemas.items()}
+
+
+def _with_null(schema: Any) -> Any:
+    """The schema with each `nullable` as JSON Schema says it: the description is of version 3.1, which has no such word any more,
+    yet keeps it from 3.0. Without it a chunk's `finish_reason` could not be null.
+    """
+    if isinstance(schema, list):
+        return [_with_null(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _with_null(item) for name, item in schema.items()}
+    return {"anyOf": [made, {"type": "null"}]} if made.pop("nullable", None) is True else made
 
 
 @cache

@@ -675,7 +675,7 @@ def test_delete(client: Client, kept: Kept) -> None:
 
 def missing(client: Client, kept: Kept, whose: str, use: Callable[[Any], Any]) -> None:
     """Check that a call is answered with "not found"."""
-    expected = gpt.ModelNotFoundError if client.ours else openai.NotFoundError
+    expected = gpt.ResponseError if client.ours else openai.NotFoundError
     with pytest.raises(expected) as caught:
         client.ask(kept.served, use, api_key=KEYS[whose])
     error: Any = caught.value
@@ -723,7 +723,7 @@ def plain(value: Any) -> Any:
 def test_not_kept(client: Client, kept: Kept) -> None:
     """Who does not ask for it keeps nothing; a server without a store says so."""
     missing(client, kept, "a", lambda one: one.chat.completions.retrieve(kept.answers[4]["id"]))
-    expected = gpt.ModelNotFoundError if client.ours else openai.NotFoundError
+    expected = gpt.ResponseError if client.ours else openai.NotFoundError
     with serving(App(AsyncScripted("hi"))) as server, pytest.raises(expected) as caught:
         client.ask(server, lambda one: one.chat.completions.list())
     assert "not_stored" == caught.value.code

@@ -83,7 +83,7 @@ class _Schemas:
             return dict(_PLAIN[hint])
         if isinstance(hint, UnionMeta):
             options = [self._struct(member, hint.tag, value) for value, member in hint.members.items()]
-            # Of another kind than is declared: whether there is such a one is for the model behind to say (`codec.check_request`).
+            # Of a kind that is not declared: whether there is such a one is for the model to say (`codec.check_request`).
             other = {"type": "string", "not": {"enum": [*hint.members]}}
             options.append({"type": "object", "required": [hint.tag], "properties": {hint.tag: other}})
             return {"anyOf": [*options, *([{"type": "string"}] if hint.texts else [])]}
