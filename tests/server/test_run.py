@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -208,3 +210,29 @@ def test_command_refuses(arguments: list[str], said: str, tmp_path: Path) -> Non
 def test_settings_show_no_path_or_key() -> None:
     """Settings that are printed show no key."""
     assert OURS not in repr(ServeSettings(keys=(OURS,)))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_pieces_go_at_once(host: str) -> None:
+    """On asyncio's own loop too, no piece of an answer waits until the one before it was acknowledged."""
+
+    async def accepted() -> int:
+        nodelay: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        class Accepting(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                peer = transport.get_extra_info("socket")
+                nodelay.set_result(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        try:
+            listener = listening(host, 0)
+        except InvalidRequestError:
+            pytest.skip("this machine has no such address")
+        async with await asyncio.get_running_loop().create_server(Accepting, sock=listener):
+            _, writer = await asyncio.open_connection(host, listener.getsockname()[1])
+            found = await nodelay
+            writer.close()
+            await writer.wait_closed()
+            return found
+
+    assert 0 != asyncio.run(accepted())
