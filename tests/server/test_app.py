@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from gpt.backend import DEFAULT_OPTIONS, CallOptions
 from gpt.errors import (
     AuthenticationError,
     ContextLengthError,
@@ -15,12 +17,14 @@ from gpt.errors import (
     ServerError,
     UnsupportedParameterError,
 )
+from gpt.protocol.profiles import Profile
 from gpt.server.app import App
 from gpt.server.store import StoredCompletions
 from gpt.testing import AsyncScripted, Scripted
-from gpt.testing.scripted import chunk, completion
+from gpt.testing.scripted import AsyncScriptedStream, chunk
+from gpt.types import UNSET, ChatCompletionChunk, ChatRequest, Usage
 
-from serving import HELLO, Served, events, serving
+from serving import HELLO, events, serving
 
 
 def test_whole() -> None:
@@ -187,20 +191,27 @@ def test_nothing_else_goes_behind() -> None:
     assert [None] == [options.headers for options in backend.script.options]
 
 
-def test_usage_is_given_to_who_asked() -> None:
-    """Usage that the server asks for its own counts is not passed on; what a caller asks for is."""
-    last = completion("hi")
-    del last
-    from gpt.types import ChatCompletionChunk, Usage
+class Counting(AsyncScripted):
+    """A backend that tells usage in a stream where it is asked for it."""
 
-    script = [chunk("hi"), ChatCompletionChunk(choices=[], usage=Usage(2, 3, 5))]
-    with serving(App(AsyncScripted(script))) as server:
+    profile = Profile(streams_usage=True)
+
+    async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncScriptedStream:
+        wanted = request.stream_options is not UNSET
+        self.script.answers = [[chunk("hi"), *([ChatCompletionChunk(choices=[], usage=Usage(3, 2, 5))] if wanted else [])]]
+        return await super().stream(request, options)
+
+
+def test_usage_is_given_to_who_asked() -> None:
+    """The backend is asked for usage, for the counts; it is passed on to who asked for it, and to nobody else."""
+    with serving(App(Counting("hi"))) as server:
         asked = events(server.chat({**HELLO, "stream": True, "stream_options": {"include_usage": True}})[2])
         silent = events(server.chat({**HELLO, "stream": True})[2])
+        declined = events(server.chat({**HELLO, "stream": True, "stream_options": {"include_usage": False}})[2])
         text = server.ask("GET", "/metrics")[2].decode()
     assert 5 == asked[-2]["usage"]["total_tokens"]
-    assert not any(part.get("usage") for part in silent[:-1])
-    assert 'gen_ai_token_type="output"} 4.0' in text or "gen_ai_client_token_usage_sum" in text
+    assert [1, 1] == [len(silent[:-1]), len(declined[:-1])]
+    assert re.search(r'gen_ai_client_token_usage_sum\{.*gen_ai_token_type="output"\} 9\.0', text)
 
 
 def test_mounted() -> None:
@@ -215,10 +226,6 @@ def test_mounted() -> None:
 
     scope = {"method": "GET", "root_path": "/llm", "path": "/llm/v1/models", "headers": []}
     assert "/v1/models" == Exchange(scope, never, send, "").path
-
-
-def _chat(server: Served) -> int:
-    return server.chat()[0]
 
 
 def test_stored_by_owner(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, program
-from serving import Served, serving
 
 from gpt.server.app import App
 from gpt.testing import AsyncScripted
+
+from browser import Browser, program
+from serving import Served, serving
 
 CHROMIUM = program()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
