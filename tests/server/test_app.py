@@ -22,7 +22,7 @@ from gpt.server.app import App
 from gpt.server.store import StoredCompletions
 from gpt.testing import AsyncScripted, Scripted
 from gpt.testing.scripted import AsyncScriptedStream, chunk
-from gpt.types import UNSET, ChatCompletionChunk, ChatRequest, Usage
+from gpt.types import UNSET, ChatCompletionChunk, ChatRequest, ChunkChoice, Delta, Usage
 
 from serving import HELLO, events, serving
 
@@ -45,6 +45,15 @@ def test_streamed() -> None:
     *chunks, end = events(body)
     assert "[DONE]" == end
     assert "the Nile" == "".join(part["choices"][0]["delta"].get("content") or "" for part in chunks)
+
+
+def test_roles() -> None:
+    """Each choice of a stream begins with a role, also where the backend's does not."""
+    script = [ChatCompletionChunk(id="c", choices=[ChunkChoice(Delta(content="a"), None, index)]) for index in (0, 1, 0, 1)]
+    with serving(App(AsyncScripted(script))) as server:
+        *chunks, _ = events(server.chat({**HELLO, "stream": True, "n": 2})[2])
+    found = [part["choices"][0]["delta"].get("role") for part in chunks]
+    assert ["assistant", "assistant", None, None] == found
 
 
 def test_blocking_backend() -> None:

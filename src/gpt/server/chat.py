@@ -254,6 +254,8 @@ class Chat:
                 if not self._drops(call, error):
                     raise
         fold = Fold() if call.stored_id else None
+        begun: set[int] = set()
+        """The choices that have begun, each by its role."""
         try:
             chunk = first
             while chunk is not None:
@@ -261,6 +263,8 @@ class Chat:
                     call.usage = chunk.usage
                 if call.first is None and chunk.choices:
                     call.first, call.model = perf_counter() - call.began, chunk.model
+                if len(begun) < call.size:
+                    chunk = _with_roles(chunk, begun)
                 if fold is not None:
                     chunk = _renamed(chunk, call.stored_id)
                     fold.add(chunk)
@@ -313,6 +317,19 @@ def _bytes_of(value: ChatCompletion | ChatCompletionChunk) -> bytes:
     kept = value.__dict__
     body: bytes | None = kept.get("body")
     return msgspec.json.encode(value) if body is None or kept.get("mended") else body
+
+
+def _with_roles(chunk: ChatCompletionChunk, begun: set[int]) -> ChatCompletionChunk:
+    """The chunk with a role where it begins a choice without one: some clients refuse a stream that begins so (npm openai)."""
+    new = {choice.index for choice in chunk.choices} - begun
+    begun |= new
+    if all(choice.delta.role is not None for choice in chunk.choices if choice.index in new):
+        return chunk
+    document = msgspec.json.decode(_bytes_of(chunk))
+    for choice in document["choices"]:
+        if choice.get("index", 0) in new:
+            choice["delta"] = {**(choice.get("delta") or {}), "role": "assistant"}
+    return codec.decode_chunk(msgspec.json.encode(document))
 
 
 def _renamed(chunk: ChatCompletionChunk, name: str) -> ChatCompletionChunk:
