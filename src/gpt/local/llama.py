@@ -465,9 +465,7 @@ def engine_error(error: Exception) -> GptError:
     text = str(error)
     if isinstance(error, (ValueError, TypeError)):
         param = "response_format" if "schema" in text.lower() or "grammar" in text.lower() else None
-        made: GptError = BadRequestError(
-            f"the engine refused the request: {text}", 400, code="invalid_value", param=param
-        )
+        made: GptError = BadRequestError(f"the engine refused the request: {text}", 400, code="invalid_value", param=param)
     else:
         made = ServerError(f"the engine failed: {text}", 500)
     made.__cause__ = error
