@@ -256,7 +256,15 @@ async def _run(load: Load) -> Seen:
         await asyncio.gather(*(callers.leaving(number, chance) for number in range(load.callers)))
     elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu
     return Seen(
-        dict(callers.statuses), callers.tokens, callers.events, elapsed, callers.first, cpu, callers.untold, callers.pings, callers.cached
+        dict(callers.statuses),
+        callers.tokens,
+        callers.events,
+        elapsed,
+        callers.first,
+        cpu,
+        callers.untold,
+        callers.pings,
+        callers.cached,
     )
 
 
