@@ -47,7 +47,7 @@ from gpt.layers.limit import _Ticket
 from gpt.protocol.codec import decode_completion, with_info
 from gpt.protocol.limits import Limit as Said
 from gpt.protocol.limits import RateLimits
-from gpt.protocol.pace import WINDOW
+from gpt.protocol.pace import WINDOW, Tokens
 from gpt.protocol.wire import AttemptInfo, ResponseInfo
 from gpt.testing import AsyncScripted, Fault, Scripted, no_waiting, serve
 from gpt.testing.loopback import answer, completion, serving
@@ -198,6 +198,26 @@ def test_one_answer_twice(ask: Way) -> None:
     assert kept.info is not None
     assert (0.0, 2.0) == (kept.info.waited, kept.info.elapsed)
     assert (time, time + 2) == (second.info.waited, second.info.elapsed)
+
+
+def test_held(ask: Way) -> None:
+    """Nobody goes while a pause holds that another process was asked for."""
+
+    def held(client: Any, clock: Any) -> Any:
+        pace = client.backend.pace
+        before = pace.held
+        pace.hold(7.0)
+        pace.hold(2.0)  # a shorter one changes nothing
+        told = pace.held
+        if isinstance(client, Gpt):
+            return before, told, client.chat.complete("a").info.waited, pace.held
+
+        async def run() -> Any:
+            return before, told, (await client.chat.complete("a")).info.waited, pace.held
+
+        return run()
+
+    assert (0.0, 7.0, 7.0, 0.0) == ask(held, ["hi"], max_concurrent=3)
 
 
 def streamed(client: Any, clock: Any) -> Any:
@@ -472,7 +492,7 @@ def test_dropped_by_who_has_the_lock() -> None:
     """A stream that is dropped while a call looks whether it is its turn frees its place when that call has looked."""
     limit, pace, _, _ = fresh(TALK, max_concurrent=1)
     held = [limit.stream(asked())]
-    first = _Ticket(0, held.clear)  # the one in line, woken under the lock, drops the stream that holds the place
+    first = _Ticket(Tokens(), held.clear)  # the one in line, woken under the lock, drops the stream that holds the place
     pace._line.append(first)
     cancel = threading.Event()
     with thread(lambda: limit.complete(asked(), CallOptions(cancel=cancel))):
@@ -610,7 +630,7 @@ def test_retries_are_charged(client: Any) -> None:
     assert [429, 429] == [attempt.status for attempt in told]
     assert 3 == pace._allowance.requests._sum
     assert 2 == pace.max_concurrent  # each refusal left one place, and the success that used it made one more
-    assert pace._allowance.asked(0.0, 0) >= 1
+    assert pace._allowance.asked(0.0, Tokens()) >= 1
 
 
 def tried_again(client: Any, pace: Pace, fault: Fault, options: CallOptions, *, streams: bool) -> Any:
@@ -959,10 +979,13 @@ def test_fork() -> None:
 # --------------------------------------------------------------------------------------------------------------------
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"requests_per_minute": 0}, "requests_per_minute: expected a number from 1, or None, got 0"),
+    ({"requests_per_minute": 0}, "requests_per_minute: expected a number above 0, or None, got 0"),
     ({"requests_per_minute": True}, "requests_per_minute"),
     ({"tokens_per_minute": "many"}, "tokens_per_minute"),
     ({"tokens_per_minute": float("inf")}, "tokens_per_minute"),
+    ({"input_tokens_per_minute": -1}, "input_tokens_per_minute: expected a number above 0, or None, got -1"),
+    ({"output_tokens_per_minute": float("nan")}, "output_tokens_per_minute"),
+    ({"adapt_concurrency": 1}, "adapt_concurrency: expected True or False, got 1"),
     ({"max_concurrent": 0}, "max_concurrent: expected an int from 1, or None, got 0"),
     ({"max_concurrent": 2.5}, "max_concurrent"),
     ({"max_concurrent": True}, "max_concurrent"),
@@ -1002,12 +1025,161 @@ def test_changed() -> None:
     assert "Pace(requests_per_minute=2, tokens_per_minute=5000, max_concurrent=3)" == repr(pace)
     pace.change(tokens_per_minute=7000, max_concurrent=1)
     assert (2, 7000, 1) == (pace.requests_per_minute, pace.tokens_per_minute, pace.max_concurrent)
-    with pytest.raises(InvalidRequestError, match="tokens_per_minute"):
-        pace.change(tokens_per_minute=0)
+    for wrong in ({"tokens_per_minute": 0}, {"output_tokens_per_minute": 0}, {"share": 0}, {"share": 1.5}, {"share": True}):
+        with pytest.raises(InvalidRequestError, match=f"^{next(iter(wrong))}: ") as caught:
+            pace.change(**wrong)
+        assert next(iter(wrong)) == caught.value.param
+    assert (2, 7000, 1) == (pace.requests_per_minute, pace.tokens_per_minute, pace.max_concurrent)
     with thread(lambda: limit.complete(asked())) as came:
         until(lambda: 1 == pace.waiting)
         pace.change(tokens_per_minute=10)
     assert "no wait helps" in str(came[0])
+
+
+def test_apart() -> None:
+    """Limits on prompts and on answers hold beside that on all tokens, each by its own usage."""
+    limit, pace, _, clock = fresh(says(40), tokens_per_minute=5000, input_tokens_per_minute=1000, output_tokens_per_minute=700)
+    limit.complete(asked(max_tokens=500))
+    one = pace._allowance
+    assert [4960, 990, 670] == [rate.limit - rate._sum for rate in (one.tokens, one.input_tokens, one.output_tokens)]  # type: ignore[operator]
+    assert (5000, 1000, 700) == (pace.tokens_per_minute, pace.input_tokens_per_minute, pace.output_tokens_per_minute)
+    assert (
+        "Pace(requests_per_minute=None, tokens_per_minute=5000, input_tokens_per_minute=1000, output_tokens_per_minute=700, "
+        "max_concurrent=None)"
+    ) == repr(pace)
+    with pytest.raises(RateLimitError, match=r"would wait 61\.0 s"):
+        limit.complete(asked(max_tokens=680), CallOptions(deadline=10))
+    pace.change(input_tokens_per_minute=12, output_tokens_per_minute=10_000)
+    with pytest.raises(RateLimitError, match=r"would wait 61\.0 s"):
+        limit.complete(asked(max_tokens=5), CallOptions(deadline=10))
+    clock.now = WINDOW
+    limit.complete(asked(max_tokens=5), CallOptions(deadline=10))
+
+
+TOO_LARGE: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {"tokens_per_minute": 1000},
+        "messages",
+        r"may take 1,5\d\d tokens, prompt and answer together, and the limit is 1,000 a minute",
+    ),
+    (
+        {"input_tokens_per_minute": 3},
+        "messages",
+        r"the prompt may have \d+ tokens, and the limit on input tokens is 3 a minute.*send less",
+    ),
+    (
+        {"output_tokens_per_minute": 1499},
+        "max_completion_tokens",
+        r"the answer may have 1,500 tokens, and the limit on output tokens is 1,499 a minute.*shorter answer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("limits", "param", "message"), TOO_LARGE)
+def test_too_large_for_one_of_them(limits: dict[str, float], param: str, message: str) -> None:
+    """What no wait helps is refused with the limit that it is too large for."""
+    limit, _, _, _ = fresh("hi", **limits)
+    with pytest.raises(InvalidRequestError, match=f"^{param}: .*{message}") as caught:
+        limit.complete(asked(max_tokens=1500))
+    assert param == caught.value.param
+
+
+def test_unknown_length_fits() -> None:
+    """An answer of which nothing says that it will be long is not refused for a small limit: that much is reserved."""
+    limit, pace, _, _ = fresh("hi", tokens_per_minute=600, output_tokens_per_minute=300)
+    stream = limit.stream(asked())
+    assert 300 == pace._allowance.output_tokens._sum
+    assert 600 >= pace._allowance.tokens._sum
+    stream.close()
+
+
+def test_apart_learnt_from_headers() -> None:
+    """Limits on prompts and on answers are learnt from the server where nobody gave them."""
+    headers = ("x-ratelimit-limit-input-tokens: 900", "x-ratelimit-limit-output-tokens: 300")
+    with serving(answer(completion(), "200 OK", *headers)) as server:  # type: ignore[arg-type]
+        pace = Pace()
+        limit = Limit(Gpt(server_url=server.url).backend, pace)
+        limit.complete(asked())
+        limit.close()
+    assert (None, 900, 300) == (pace.tokens_per_minute, pace.input_tokens_per_minute, pace.output_tokens_per_minute)
+
+
+def test_pieces_tell_apart() -> None:
+    """Of a stream without usage the prompt's estimate is charged to prompts, and its pieces to answers."""
+    limit, pace, _, _ = fresh(TALK, input_tokens_per_minute=1000, output_tokens_per_minute=1000)
+    list(limit.stream(asked(max_tokens=500)))
+    assert 4 == pace._allowance.output_tokens._sum
+    assert 5 <= pace._allowance.input_tokens._sum <= 30
+
+
+def test_share() -> None:
+    """A process's share holds for all rates, is less than one a minute or than a call too, and passes to a forked process."""
+    limit, pace, _, clock = fresh(says(400), requests_per_minute=10, tokens_per_minute=5000, output_tokens_per_minute=2000)
+    pace.change(share=0.05, max_concurrent=5)
+    assert (0.5, 250, 100, 5) == (
+        pace.requests_per_minute,
+        pace.tokens_per_minute,
+        pace.output_tokens_per_minute,
+        pace.max_concurrent,
+    )
+    limit.complete(asked(max_tokens=500))  # more than the share of a minute
+    with pytest.raises(RateLimitError, match=r"would wait 177\.9 s"):  # 390 tokens at 100 a minute, less what was saved up
+        limit.complete(asked(max_tokens=500), CallOptions(deadline=100))
+    clock.now = 178.0
+    assert "hi" == limit.complete(asked(max_tokens=500), CallOptions(deadline=1)).text
+    with pytest.raises(InvalidRequestError, match="the limit on output tokens is 2,000 a minute"):
+        limit.complete(asked(max_tokens=2001))
+    pace.change(requests_per_minute=20)
+    assert 1 == pace.requests_per_minute
+    pace._begin()  # as in a forked process
+    assert (1, 250, 5) == (pace.requests_per_minute, pace.tokens_per_minute, pace.max_concurrent)
+    pace.change(share=1)
+    assert (20, 5000, 2000) == (pace.requests_per_minute, pace.tokens_per_minute, pace.output_tokens_per_minute)
+
+
+class Crowded(AsyncScripted):
+    """A server with ten places; the other calls wait in a queue."""
+
+    def __init__(self) -> None:
+        super().__init__(says(110))
+        self.places = asyncio.Semaphore(10)
+        self.most = self.under_way = 0
+
+    async def complete(self, request: ChatRequest, options: CallOptions = CallOptions()) -> ChatCompletion:  # noqa: B008
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        async with self.places:
+            await asyncio.sleep(1)
+        self.under_way -= 1
+        return await super().complete(request, options)
+
+
+def test_adapts() -> None:
+    """With so many at once that the server can use, of a hundred that may be, its places are used and few calls queue."""
+
+    async def run() -> tuple[float, Crowded, Pace, list[int]]:
+        loop = asyncio.get_running_loop()
+        server, seen = Crowded(), []
+        pace = Pace(max_concurrent=100, adapt_concurrency=True, clock=loop.time)
+        assert (8, "Pace(requests_per_minute=None, tokens_per_minute=None, max_concurrent=8, adapt_concurrency=True)") == (
+            pace.max_concurrent,
+            repr(pace),
+        )
+        limit = AsyncLimit(server, pace)
+
+        async def work() -> None:
+            for _ in range(60):
+                await limit.complete(asked())
+                seen.append(pace.max_concurrent or 0)
+
+        await asyncio.gather(*(work() for _ in range(100)))
+        return loop.time(), server, pace, seen
+
+    time, server, pace, seen = virtual.run(run())
+    assert 6000 / time >= 9
+    assert server.most <= 40
+    assert 7 <= sorted(seen)[len(seen) // 2] <= 20
+    assert 0 == pace.under_way
 
 
 def test_shows() -> None:

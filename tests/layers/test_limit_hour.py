@@ -32,6 +32,8 @@ class Sent(NamedTuple):
     tokens: int
     requests_limit: float | None
     tokens_limit: float | None
+    prompt: int = 0
+    answer: int = 0
 
 
 class Bucket:
@@ -67,7 +69,7 @@ class Server:
         prompt, answer = self.usage(self.draw)
         time = asyncio.get_running_loop().time
         pace = self.pace
-        self.sent.append(Sent(time(), prompt + answer, pace.requests_per_minute, pace.tokens_per_minute))
+        self.sent.append(Sent(time(), prompt + answer, pace.requests_per_minute, pace.tokens_per_minute, prompt, answer))
         await asyncio.sleep(self.draw.uniform(0, 0.5))  # to the server
         headers = Headers()
         if self.limit is not None:
@@ -138,6 +140,14 @@ def tokens(sent: Sent) -> float:
     return sent.tokens
 
 
+def prompts(sent: Sent) -> float:
+    return sent.prompt
+
+
+def answers(sent: Sent) -> float:
+    return sent.answer
+
+
 def less(draw: Random) -> tuple[int, int]:
     """Less than is reserved: half of what an answer may have, on the average."""
     return 170, draw.randrange(50, 500)
@@ -157,6 +167,21 @@ HOURS: list[tuple[str, dict[str, Any], Callable[[Random], tuple[int, int]], dict
     ("tokens without a limit of answers", {"tokens_per_minute": 100_000}, less, {}, 0.9),
     ("tokens that are estimated too low", {"tokens_per_minute": 100_000}, more, {}, 0.9),
     ("both, requests are fewer", {"requests_per_minute": 150, "tokens_per_minute": 100_000}, less, {"max_tokens": 500}, 0.95),
+    ("less than one request", {"requests_per_minute": 0.5, "burst": 60.0}, less, {}, 0.0),
+    ("prompts apart", {"input_tokens_per_minute": 30_000, "output_tokens_per_minute": 100_000}, less, {"max_tokens": 500}, 0.9),
+    ("answers apart", {"input_tokens_per_minute": 100_000, "output_tokens_per_minute": 50_000}, less, {"max_tokens": 500}, 0.9),
+    (
+        "all of them, answers are fewer",
+        {
+            "requests_per_minute": 300,
+            "tokens_per_minute": 120_000,
+            "input_tokens_per_minute": 100_000,
+            "output_tokens_per_minute": 50_000,
+        },
+        less,
+        {},
+        0.85,
+    ),
     ("both, tokens are fewer", {"requests_per_minute": 300, "tokens_per_minute": 100_000}, less, {"max_tokens": 500}, 0.95),
 ]
 
@@ -169,11 +194,16 @@ def test_hour(
     part of the limit, in each minute.
     """
     sent = hour(Server(usage), limits, **params)
-    requests, most = limits.get("requests_per_minute", float("inf")), limits.get("tokens_per_minute", float("inf"))
-    assert heaviest(sent, request, lambda one: one.requests_limit) <= 1
-    assert heaviest(sent, tokens, lambda one: one.tokens_limit) <= 1
-    assert max(len(sent) / (60 * requests), sum(map(tokens, sent)) / (60 * most)) >= 0.95
-    assert max(min(minutes(sent, request)) / requests, min(minutes(sent, tokens)) / most) >= emptiest
+    limit = {
+        name: limits.get(f"{name}_per_minute", float("inf")) for name in ("requests", "tokens", "input_tokens", "output_tokens")
+    }
+    weighed = list(zip((request, tokens, prompts, answers), limit.values(), strict=True))
+    for weigh, most in weighed:
+        assert heaviest(sent, weigh, lambda _, most=most: most) <= max(1, 1 / most)  # one goes, also of half a one
+    assert {limits.get("requests_per_minute")} == {one.requests_limit for one in sent}
+    assert {limits.get("tokens_per_minute")} == {one.tokens_limit for one in sent}
+    assert max(sum(map(weigh, sent)) / (60 * most) for weigh, most in weighed) >= 0.95
+    assert max(min(minutes(sent, weigh)) / most for weigh, most in weighed) >= emptiest
 
 
 class Failing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -10,13 +11,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.protocol.limits import Limit, RateLimits
-from gpt.protocol.pace import MINUTE, WINDOW, Allowance, Charge, Places, Rate
+from gpt.protocol.pace import (
+    AGAIN_FEWER,
+    AGAIN_MORE,
+    ENOUGH_CALLS,
+    FIRST,
+    HOLD,
+    HOLD_LONGEST,
+    MINUTE,
+    WINDOW,
+    AdaptivePlaces,
+    Allowance,
+    Charge,
+    Places,
+    Rate,
+    Tokens,
+)
 
 
 def allowance(
-    requests: float | None = None, tokens: float | None = None, places: int | None = None, burst: float = MINUTE
+    requests: float | None = None,
+    tokens: float | None = None,
+    places: int | None = None,
+    burst: float = MINUTE,
+    *,
+    input_tokens: float | None = None,
+    output_tokens: float | None = None,
 ) -> Allowance:
-    return Allowance(Rate(requests, burst), Rate(tokens, burst), Places(places))
+    rates = (Rate(limit, burst) for limit in (requests, tokens, input_tokens, output_tokens))
+    return Allowance(*rates, Places(places))
 
 
 def heaviest(charges: list[Charge], seconds: float) -> float:
@@ -199,6 +222,72 @@ def test_no_limit() -> None:
     assert WINDOW == rate.wait(0.0, 1000)
 
 
+@pytest.mark.parametrize("burst", [0.0, 1.0, MINUTE, 600.0])
+@pytest.mark.parametrize("limit", [0.99, 0.5, 0.05])
+def test_less_than_one(limit: float, burst: float) -> None:
+    """Of a limit below 1 one goes in each 60 / limit seconds, never sooner, and hardly later; a pause saves nothing up."""
+    rate = Rate(limit, burst)
+    assert rate.fits(1)
+    now = 0.0
+    for pause in (0.0, 0.0, 10.0, 5000.0, 0.0, 0.0):
+        before, (now, _) = now, go(rate, now + pause, 1)
+        assert now == 0.0 or MINUTE / limit <= now - before <= max(WINDOW / limit, pause) + 1e-6
+    assert pytest.approx(WINDOW / limit) == rate.wait(now, 1)
+    assert pytest.approx(3 * WINDOW / limit) == rate.wait(now, 1, ahead=2)
+
+
+def test_above_and_below_one() -> None:
+    """A share that becomes less than one holds for what went out before, and one that becomes more lets it go."""
+    rate = Rate(10, MINUTE)
+    for _ in range(9):
+        rate.take(0.0, 1)
+    rate.change(0.5)
+    assert 0.0 < rate.wait(0.0, 1) <= 2 * WINDOW
+    rate = Rate(0.5, MINUTE)
+    rate.take(0.0, 1)
+    assert pytest.approx(2 * WINDOW) == rate.wait(0.0, 1)
+    rate.change(10)
+    assert 0.0 == rate.wait(0.0, 1)
+
+
+@settings(deadline=None)
+@given(
+    steps=STEPS,
+    share=st.floats(0.01, 1),
+    parts=st.lists(st.floats(0.01, 1), min_size=60, max_size=60),
+    burst=st.floats(0, 60),
+)
+def test_share(steps: list[tuple[float, float, float]], share: float, parts: list[float], burst: float) -> None:
+    """A share holds in the long run also for calls that are larger than it; those that are not never take more in a minute."""
+    rate = Rate(100, burst)
+    rate.part(share)
+    now, out = 0.0, []
+    for (pause, _, _), part in zip(steps, parts, strict=False):
+        amount = part * 100
+        assert rate.fits(amount)
+        now, charge = go(rate, now + pause, amount)
+        out.append(charge)
+    largest = max(charge.amount for charge in out)
+    limit = 100 * share
+    if largest <= limit:
+        assert heaviest(out, MINUTE) <= limit * (1 + 1e-9)
+    taken = sum(charge.amount for charge in out[:-1])  # the last may overdraw
+    assert taken <= limit * (now / WINDOW + max(burst / WINDOW, 1) + 1e-6) + largest
+
+
+def test_share_of_what_is_left() -> None:
+    """Of what the server says is left a share is taken too: others hear the same of it."""
+    rate = Rate(None)
+    rate.part(0.1)
+    rate.told(0.0, Limit(1000, 500, 30.0), rate.take(0.0, 1))
+    assert 100 == rate.limit
+    assert 0.0 == rate.wait(0.0, 50)
+    assert pytest.approx(0.6) == rate.word(0.0, 51)  # a tenth of what flows back
+    assert not rate.fits(1001)
+    rate.part(1.0)
+    assert 1000 == rate.limit
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # A server's word
 # --------------------------------------------------------------------------------------------------------------------
@@ -317,19 +406,19 @@ def test_falls() -> None:
     places = Places(10)
     rounds = [places.take() for _ in range(10)]
     assert not places.free
-    places.refused(rounds[0])
+    places.refused(0.0, rounds[0])
     assert 7 == places.limit
     for began in rounds[1:]:
-        places.refused(began)
+        places.refused(0.0, began)
     assert 7 == places.limit
     for began in rounds:
-        places.leave(began, succeeded=False)
+        places.leave(0.0, began, 1.0, 0, succeeded=False)
     for limit in (2, 1, 1):
         rounds = [places.take() for _ in range(3)]
-        places.refused(rounds[0])
+        places.refused(0.0, rounds[0])
         assert limit == places.limit
         for began in rounds:
-            places.leave(began, succeeded=False)
+            places.leave(0.0, began, 1.0, 0, succeeded=False)
     assert 0 == places.taken
     assert places.free
 
@@ -338,8 +427,8 @@ def test_falls_again() -> None:
     """A call that begins after the fall, or is tried again after it, may bring the next."""
     places = Places(10)
     rounds = [places.take() for _ in range(10)]
-    now = places.refused(rounds[0])
-    places.refused(now)
+    now = places.refused(0.0, rounds[0])
+    places.refused(0.0, now)
     assert 4 == places.limit  # of the seven that may be under way
 
 
@@ -348,9 +437,9 @@ def climbing(places: Places, calls: int) -> int:
     before = places.limit
     for done in range(1, calls):
         rounds = [places.take() for _ in range(before or 0)]
-        places.leave(rounds[0], succeeded=True)
+        places.leave(0.0, rounds[0], 1.0, 0, succeeded=True)
         for began in rounds[1:]:
-            places.leave(began, succeeded=False)
+            places.leave(0.0, began, 1.0, 0, succeeded=False)
         if places.limit != before:
             return done
     return 0
@@ -360,8 +449,8 @@ def test_climbs() -> None:
     """As many successes as there are places make one more, up to the most there may be."""
     places = Places(3)
     began = places.take()
-    places.refused(began)
-    places.leave(began, succeeded=False)
+    places.refused(0.0, began)
+    places.leave(0.0, began, 1.0, 0, succeeded=False)
     assert 1 == places.limit
     assert 1 == climbing(places, 10)
     assert 2 == climbing(places, 10)
@@ -373,12 +462,12 @@ def test_climbs_where_used() -> None:
     """Successes show nothing while places are free, nor those of calls that began before the fall."""
     places = Places(None)
     old = [places.take() for _ in range(6)]
-    places.refused(old[0])
+    places.refused(0.0, old[0])
     assert 4 == places.limit
     for began in old:
-        places.leave(began, succeeded=True)
+        places.leave(0.0, began, 1.0, 0, succeeded=True)
     for _ in range(20):
-        places.leave(places.take(), succeeded=True)
+        places.leave(0.0, places.take(), 1.0, 0, succeeded=True)
     assert 4 == places.limit
     assert 4 == climbing(places, 10)
 
@@ -389,7 +478,7 @@ def test_no_most() -> None:
     for _ in range(1000):
         assert places.free
         places.take()
-    places.refused(0)
+    places.refused(0.0, 0)
     assert 700 == places.limit
 
 
@@ -403,6 +492,300 @@ def test_most_changed() -> None:
     assert places.free
 
 
+class Calls:
+    """Calls that take all places there are, of a server that lets so many through a second at so many at once."""
+
+    def __init__(self, maximum: int | None, rate: Callable[[int], float], *, refuses: float = math.inf) -> None:
+        self.places = AdaptivePlaces(maximum)
+        self.rate = rate
+        self.refuses = refuses
+        self.now = 0.0
+        self.under_way: deque[int] = deque()
+        self.refusals = 0
+        self.tokens = 100.0
+
+    def over(self, calls: int) -> list[int]:
+        """How many there were while so many calls ended."""
+        return [self.go(1) for _ in range(calls)]
+
+    def go(self, calls: int) -> int:
+        """Have so many end, one by one. Gives how many there may be then."""
+        for _ in range(calls):
+            while self.places.free:
+                self.under_way.append(self.places.take())
+                if len(self.under_way) > self.refuses:
+                    self.refusals += 1
+                    began = self.under_way.pop()
+                    self.places.refused(self.now, began)
+                    self.places.leave(self.now, began, 0.1, 0, succeeded=False)
+            at_once = len(self.under_way)
+            self.now += 1 / self.rate(at_once)
+            self.places.leave(self.now, self.under_way.popleft(), at_once / self.rate(at_once), self.tokens, succeeded=True)
+        return self.places.limit
+
+    def until(self, limit: int, calls: int = 20_000) -> bool:
+        """Whether there come to be so many."""
+        return any(self.go(1) == limit for _ in range(calls))
+
+
+def alone(places: int) -> float:
+    """Each call has a place to itself, as many as there are."""
+    return float(places)
+
+
+def queues(beyond: int) -> Callable[[int], float]:
+    """The others wait in a queue."""
+    return lambda places: float(min(places, beyond))
+
+
+def together(most: int) -> Callable[[int], float]:
+    """All are computed together, slower each and faster in all, up to so many."""
+    return lambda places: min(places, most) / (1 + min(places, most) / most)
+
+
+def test_begins_small() -> None:
+    """It begins with few, a place more for each success, and measures with twice as many, up to the most."""
+    calls = Calls(100, alone)
+    assert [FIRST] * (FIRST - 1) == calls.over(FIRST - 1)
+    assert [8, 9, 10, 11, 12, 13, 14, 15, 16] == calls.over(9)
+    assert [16] * 30 == calls.over(30)  # those that began on the way, and a round
+    rises = calls.over(500)
+    assert sorted(rises) == rises
+    assert 100 == rises[-1]
+    assert [100] * 1000 == calls.over(1000)
+    assert (3, 1) == (AdaptivePlaces(3).limit, AdaptivePlaces(1).limit)
+    assert 8000 < Calls(None, alone).go(100_000)
+
+
+@pytest.mark.parametrize("tokens", [100.0, 0.0])
+def test_no_more_through(tokens: float) -> None:
+    """Where the others wait in a queue it goes back, and holds about as many as the server has; by calls too."""
+    calls = Calls(256, queues(20))
+    calls.tokens = tokens
+    calls.go(5000)
+    then = calls.now
+    over = calls.over(20_000)
+    assert 14 <= min(over) < 20 < max(over) <= 40
+    assert 20_000 / (calls.now - then) > 19
+
+
+def test_slower_is_no_reason() -> None:
+    """Where more are slower each and faster in all they are kept; with twice as slow a call as at the start."""
+    calls = Calls(256, together(200))
+    calls.go(5000)
+    over = sorted(calls.over(20_000))
+    assert 150 <= over[2000]  # but for trials of fewer, in nine of ten
+    assert 125 <= over[0]
+
+
+def test_tries_fewer() -> None:
+    """When less comes through by itself fewer are tried, as long as no less comes through; and more when it is back."""
+    calls = Calls(64, alone)
+    assert calls.until(64)
+    calls.rate = queues(6)
+    calls.go(3000)
+    assert 4 <= calls.go(1) <= 9
+    calls.rate = lambda places: 4.0 * places
+    assert calls.until(64, 600)
+
+
+def test_tries_more_and_fewer_less_often() -> None:
+    """Trials in vain become rare, and never end."""
+    calls = Calls(64, queues(20))
+    calls.go(20_000)
+    trials = {"more": 0, "fewer": 0}
+    places, doing = calls.places, ""
+    for _ in range(AGAIN_FEWER * 23 * 8):
+        calls.go(1)
+        if places._doing != doing:
+            doing = places._doing
+            trials[doing] = trials.get(doing, 0) + 1
+    assert 2 <= trials["fewer"] <= 8
+    assert 8 <= trials["more"] <= 8 * AGAIN_FEWER / AGAIN_MORE
+
+
+def test_another_server_is_noticed() -> None:
+    """When more comes through by itself more are tried at once, whatever was in vain before."""
+    calls = Calls(64, queues(20))
+    calls.go(20_000)
+    places = calls.places
+    while not (places._doing == "holding" and places._until_more > 5 and places._until_fewer > 5):
+        calls.go(1)
+    calls.rate = lambda at_once: 4.0 * at_once
+    calls.go(3 * places.limit)
+    assert "more" == places._doing
+
+
+def test_another_server_in_the_middle_of_a_trial() -> None:
+    """Less than fewer places account for was the server, and is no reason to go back to more."""
+    calls = Calls(64, queues(20))
+    calls.go(2000)
+    while calls.places._doing != "fewer":
+        calls.go(1)
+    calls.rate = queues(3)
+    over = calls.over(1000)
+    assert max(over) <= 20
+    assert 2 <= over[-1] <= 5
+
+
+def test_one_place() -> None:
+    """A server that does one at a time is found, and one that does more then."""
+    calls = Calls(4, queues(1))
+    over = calls.over(5000)
+    assert 1 in over
+    assert over[-1] <= 2
+    calls.rate = alone
+    assert calls.until(4)
+    assert 4 == calls.go(20)
+    stays = Calls(1, alone)
+    assert 1 == stays.go(2000)
+
+
+def test_refused() -> None:
+    """A refusal counts once for all that were under way; those that follow tell how many the server bore."""
+    calls = Calls(256, alone)
+    assert calls.until(40)
+    places = calls.places
+    began = [*calls.under_way, places.take(), places.take()]
+    now = places.refused(0.0, began[-1])
+    assert 28 == places.limit
+    assert 40 == places._ceiling
+    assert {now} == {places.refused(0.0, one) for one in began[-3:]}
+    assert (28, 37) == (places.limit, places._ceiling)
+    places.refused(0.0, now)
+    assert 19 == places.limit
+    for _ in range(20):
+        places.refused(0.0, now)
+    assert 20 == places._ceiling
+
+
+def test_climbs_back() -> None:
+    """It climbs half of the way to what was refused each time, holds one below, and tries one beyond it from time to time."""
+    calls = Calls(256, alone, refuses=50)
+    while not calls.refusals:
+        calls.go(1)
+    over = calls.over(500)
+    assert sorted(over) == over
+    assert (35, 50) == (over[0], over[-1])
+    assert 43 in [places for places in set(over) if over.count(places) > 40]  # half of the way, for a round
+    times = []
+    for _ in range(40_000):
+        before = calls.refusals
+        calls.go(1)
+        if calls.refusals != before:
+            times.append(calls.now)
+    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert HOLD <= min(pauses)
+    assert 2 * pauses[0] < pauses[-1]
+    assert HOLD_LONGEST <= pauses[-1] <= HOLD_LONGEST + 20
+    assert 40_000 / calls.now > 0.95 * 50
+
+
+def test_bears_more_again() -> None:
+    """Where the server takes one more it is tried with two, four and so on, until it refuses again, and then with more soon."""
+    calls = Calls(256, alone, refuses=20)
+    calls.go(5000)
+    calls.refuses = 200
+    refusals = calls.refusals
+    assert calls.until(21, 10_000)
+    assert calls.until(200, 4000)
+    assert refusals == calls.refusals
+    calls.go(20_000)
+    assert 1 <= calls.refusals - refusals <= 6
+    assert 130 <= calls.go(1) <= 200
+
+
+def test_refused_and_queued() -> None:
+    """Below what is refused, too, more are kept only where they bring something."""
+    calls = Calls(256, queues(20), refuses=40)
+    calls.go(10_000)
+    assert 14 <= calls.go(1) <= 40
+    assert 10_000 / calls.now > 19
+
+
+def test_most_of_adaptive_changed() -> None:
+    """A share of the most becomes as much smaller or larger, and what was found with it."""
+    calls = Calls(100, alone)
+    calls.places.change(50)
+    assert 4 == calls.places.limit
+    assert calls.until(50)
+    assert 50 == calls.go(500)
+    calls.places.change(10)
+    assert 10 == calls.places.limit
+    calls.under_way = deque(list(calls.under_way)[:10])
+    calls.places.taken = 10
+    calls.places.change(100)
+    assert 10 == calls.places.limit
+    assert calls.until(100, 300)
+    calls.places.change(None)
+    assert 100 == calls.places.limit
+    assert calls.until(400)
+    calls.places.change(3)
+    assert 3 == calls.places.limit
+    tiny = AdaptivePlaces(256)
+    tiny.change(5)
+    assert 1 == tiny.limit
+
+
+def test_most_of_adaptive_changed_in_a_trial() -> None:
+    """A trial that is on its way when the most is changed is given up; what was refused becomes as much smaller."""
+    calls = Calls(64, queues(20))
+    calls.go(2000)
+    while calls.places._doing != "fewer":
+        calls.go(1)
+    before = calls.places.limit
+    calls.places.change(128)
+    assert before == calls.places.limit
+    assert 2 * before == calls.until(2 * before) * 2 * before
+    calls.go(3000)
+    assert 14 <= calls.go(1) <= 40
+    calls = Calls(256, alone, refuses=50)
+    calls.go(1000)
+    calls.places.change(128)
+    assert 25 <= calls.places._ceiling <= 26
+
+
+def test_what_began_before_a_refusal() -> None:
+    """A call that began before a refusal, and ends while places are added again, adds none."""
+    calls = Calls(256, alone, refuses=50)
+    old = calls.places.take()
+    while not calls.refusals or calls.places.limit == calls.places._target:
+        calls.go(1)
+    calls.go(1)
+    before = calls.places.limit
+    calls.places.leave(calls.now, old, 100.0, 5, succeeded=True)
+    assert before == calls.places.limit < calls.places._target
+
+
+def test_what_shows_nothing() -> None:
+    """Calls that failed, took no time, began before a refusal, or left places free, tell nothing of more."""
+    places = AdaptivePlaces(64)
+    for _ in range(200):  # places are free
+        places.leave(0.0, places.take(), 1.0, 5, succeeded=True)
+    began = [places.take() for _ in range(8)]
+    for _ in range(200):
+        for succeeded, elapsed in ((False, 1.0), (True, 0.0)):
+            places.leave(0.0, places.take(), elapsed, 5, succeeded=succeeded)
+    assert 8 == places.limit
+    places.refused(0.0, began[0])
+    for one in began:
+        places.leave(0.0, one, 1.0, 5, succeeded=True)
+    assert (5, 0) == (places.limit, places.taken)
+
+
+def test_long_rounds() -> None:
+    """A round lasts until its rate is known well enough, at most so many calls."""
+    for elapsed, rounds in (((1.0, 1.0), FIRST), ((0.01, 9.0), ENOUGH_CALLS)):
+        places = AdaptivePlaces(64)
+        began = deque(places.take() for _ in range(FIRST))
+        done = 0
+        while places._target == FIRST:
+            places.leave(0.0, began.popleft(), elapsed[done % 2], 0, succeeded=True)
+            began.append(places.take())
+            done += 1
+        assert rounds == done
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # All of it
 # --------------------------------------------------------------------------------------------------------------------
@@ -410,7 +793,7 @@ def test_most_changed() -> None:
 
 def used(made: Allowance, calls: int, tokens: float) -> Allowance:
     for _ in range(calls):
-        made.take(0.0, tokens)
+        made.take(0.0, Tokens(tokens, tokens, tokens))
     return made
 
 
@@ -423,13 +806,26 @@ WAITS: list[tuple[Callable[[], Allowance], float]] = [
     (lambda: used(allowance(2, 20), 1, 11), WINDOW),
     (lambda: used(allowance(None, None, 1), 1, 5), math.inf),
     (lambda: used(allowance(1, None, 1), 1, 5), WINDOW),  # then look again
+    (lambda: used(allowance(input_tokens=20), 1, 13), WINDOW),
+    (lambda: used(allowance(input_tokens=20), 1, 12), 0.0),
+    (lambda: used(allowance(output_tokens=20), 1, 19), WINDOW),
+    (lambda: used(allowance(output_tokens=20), 1, 18), 0.0),
+    (lambda: used(allowance(None, 40, input_tokens=20, output_tokens=20), 1, 12), 0.0),
 ]
 
 
 @pytest.mark.parametrize(("made", "wait"), WAITS)
 def test_wait(made: Callable[[], Allowance], wait: float) -> None:
-    """A call waits for whichever is short: requests, tokens, a place."""
-    assert wait == made().wait(0.0, 10)
+    """A call waits for whichever is short: requests, tokens, those of prompts, of answers, a place."""
+    assert wait == made().wait(0.0, Tokens(10, 8, 2))
+
+
+def test_held() -> None:
+    """A pause is told while it lasts."""
+    one = allowance()
+    assert 0.0 == one.held(0.0)
+    one.pause(10.0, 5.0)
+    assert [5.0, 2.0, 0.0, 0.0] == [one.held(now) for now in (10.0, 13.0, 15.0, 20.0)]
 
 
 def test_pause() -> None:
@@ -437,19 +833,52 @@ def test_pause() -> None:
     made = allowance()
     made.pause(0.0, 30.0)
     made.pause(1.0, 5.0)
-    assert 29.0 == made.wait(1.0, 1) == made.asked(1.0, 1)
-    assert 0.0 == made.wait(30.0, 1) == made.asked(30.0, 1)
+    assert 29.0 == made.wait(1.0, Tokens(1)) == made.asked(1.0, Tokens(1))
+    assert 0.0 == made.wait(30.0, Tokens(1)) == made.asked(30.0, Tokens(1))
 
 
 def test_asked() -> None:
     """What the server asks for is told apart from what the limits do."""
     made = used(allowance(1), 1, 5)
-    assert WINDOW == made.wait(0.0, 5)
-    assert 0.0 == made.asked(0.0, 5)
-    grant = made.take(0.0, 5)
+    assert WINDOW == made.wait(0.0, Tokens(5))
+    assert 0.0 == made.asked(0.0, Tokens(5))
+    grant = made.take(0.0, Tokens(5))
     made.told(0.0, grant, RateLimits(Limit(remaining=0, reset=400.0), Limit(remaining=4, reset=500.0)))
-    assert 400.0 == made.asked(0.0, 4)
-    assert 500.0 == made.asked(0.0, 5)
+    assert 400.0 == made.asked(0.0, Tokens(4))
+    assert 500.0 == made.asked(0.0, Tokens(5))
+    made.told(
+        0.0, grant, RateLimits(input_tokens=Limit(remaining=2, reset=600.0), output_tokens=Limit(remaining=2, reset=700.0))
+    )
+    assert 500.0 == made.asked(0.0, Tokens(5, 2, 2))
+    assert 600.0 == made.asked(0.0, Tokens(5, 3, 2)) == made.wait(0.0, Tokens(5, 3, 2))
+    assert 700.0 == made.asked(0.0, Tokens(5, 3, 3)) == made.wait(0.0, Tokens(5, 3, 3))
+
+
+@pytest.mark.parametrize("name", ["tokens", "input_tokens", "output_tokens"])
+def test_counts_tokens(name: str) -> None:
+    """What tokens a call takes matters when there is a limit on any of them, or a word; it has to fit into each."""
+    made = allowance(5)
+    assert not made.counts_tokens
+    grant = made.take(0.0, Tokens())
+    made.told(0.0, grant, RateLimits(**{name: Limit(limit=50)}))
+    assert made.counts_tokens
+    assert 50 == getattr(made, name).limit
+    assert made.fits(Tokens(50, 50, 50))
+    over = Tokens()._replace(**{name.removesuffix("_tokens").replace("tokens", "total"): 51})
+    assert not made.fits(over)
+    assert math.inf == made.wait(1.0, over)
+
+
+def test_part() -> None:
+    """A share is one of all rates, and of what is learnt later; places are not shared by it."""
+    made = allowance(100, 1000, 10, input_tokens=700)
+    made.part(0.1)
+    grant = made.take(0.0, Tokens(1, 1, 0))
+    made.told(0.0, grant, RateLimits(output_tokens=Limit(400, 300, 1.0)))
+    rates = (made.requests, made.tokens, made.input_tokens, made.output_tokens)
+    assert [10, 100, pytest.approx(70), 40] == [rate.limit for rate in rates]
+    assert [100, 1000, 700, 400] == [rate.most for rate in rates]
+    assert 10 == made.places.limit
 
 
 @pytest.mark.parametrize(
@@ -467,13 +896,15 @@ def test_again(status: int | None, requests: int, tokens: int, pause: float, pla
     """An attempt that follows a failed one is charged when it goes; the failed one keeps its request and, unless it was
     refused, its tokens. A refusal pauses everybody and costs places.
     """
-    made = allowance(1000, 1000, 2)
-    grant = made.take(0.0, 10)
+    made = allowance(1000, 1000, 2, input_tokens=1000, output_tokens=1000)
+    grant = made.take(0.0, Tokens(10, 7, 3))
     made.again(0.0, grant, status, 20.0)
-    assert 20.0 == grant.request.at == grant.tokens.at
-    assert pause == made.asked(0.0, 1)
+    assert {20.0} == {one.at for one in (grant.request, grant.tokens, grant.input_tokens, grant.output_tokens)}
+    assert Tokens(10, 7, 3) == grant.charged
+    assert pause == made.asked(0.0, Tokens(1))
     assert places == made.places.limit
-    for rate, amount in ((made.requests, requests), (made.tokens, tokens)):
+    parts = (made.input_tokens, tokens * 0.7), (made.output_tokens, tokens * 0.3)
+    for rate, amount in ((made.requests, requests), (made.tokens, tokens), *parts):
         assert 0.0 == rate.wait(30.0, 1000 - amount)
         assert 0.0 < rate.wait(30.0, 1000 - amount + 1) <= WINDOW - 10
 
@@ -488,14 +919,17 @@ AGAIN: list[tuple[Allowance, int | None, float, float]] = [
     (allowance(None, 29), 500, 2.0, WINDOW - 5.0),
     (allowance(None, 29), 429, 2.0, 2.0),  # what was refused took no tokens
     (allowance(None, 9), 429, 2.0, math.inf),  # the limit has become smaller than the call
+    (allowance(input_tokens=19), 500, 2.0, WINDOW - 5.0),
+    (allowance(output_tokens=3), 500, 2.0, WINDOW - 5.0),
+    (allowance(input_tokens=24, output_tokens=6), 500, 2.0, 2.0),
 ]
 
 
 @pytest.mark.parametrize(("made", "status", "after", "wait"), AGAIN)
 def test_again_within_limits(made: Allowance, status: int | None, after: float, wait: float) -> None:
     """An attempt that follows a failed one waits until the limits let it, at least as long as it would by itself."""
-    made.take(0.0, 10)
-    grant = made.take(0.0, 10)
+    made.take(0.0, Tokens(10, 8, 2))
+    grant = made.take(0.0, Tokens(10, 8, 2))
     first = grant.request
     assert pytest.approx(wait) == made.again(5.0, grant, status, after)
     assert (first is grant.request) == (wait == math.inf)
@@ -505,7 +939,7 @@ def test_again_within_limits(made: Allowance, status: int | None, after: float, 
 def test_again_while_paused() -> None:
     """It waits as long as the server asked others to."""
     made = allowance(100)
-    grant = made.take(0.0, 1)
+    grant = made.take(0.0, Tokens(1))
     made.pause(0.0, 30.0)
     assert 30.0 == made.again(0.0, grant, 500, 2.0)
 
@@ -513,34 +947,41 @@ def test_again_while_paused() -> None:
 def test_too_late_again() -> None:
     """One that would have to wait too long is charged nothing, and refused calls stay refused once."""
     made = allowance(2, None, 4)
-    grant = used(made, 1, 10).take(0.0, 10)
+    grant = used(made, 1, 10).take(0.0, Tokens(10))
     assert math.inf == made.again(1.0, grant, 429, 2.0, WINDOW - 1.0)
-    assert (4, 0.0) == (made.places.limit, made.asked(1.0, 1))
-    made.end(1.0, grant, 0, succeeded=False)
+    assert (4, 0.0) == (made.places.limit, made.asked(1.0, Tokens(1)))
+    made.end(1.0, grant, Tokens(), succeeded=False)
     assert 0.0 == made.requests.wait(WINDOW, 2)
-    grant = made.take(WINDOW, 10)
+    grant = made.take(WINDOW, Tokens(10))
     assert 2.0 == made.again(WINDOW, grant, 429, 2.0, 2.1)
-    assert (1, 2.0) == (made.places.limit, made.asked(WINDOW, 1))
+    assert (1, 2.0) == (made.places.limit, made.asked(WINDOW, Tokens(1)))
 
 
 @pytest.mark.parametrize(
     ("ended", "requests", "tokens"),
     [
-        (lambda made, grant: made.end(1.0, grant, 4), 1, 4),
+        (lambda made, grant: made.end(1.0, grant, Tokens(4, 4, 4)), 1, 4),
         (lambda made, grant: made.end(1.0, grant, None), 1, 10),
-        (lambda made, grant: made.end(1.0, grant, 0, succeeded=False), 1, 0),
-        (lambda made, grant: made.end(1.0, grant, 4, sent=False), 0, 0),
+        (lambda made, grant: made.end(1.0, grant, Tokens(0, 0, 0), succeeded=False), 1, 0),
+        (lambda made, grant: made.end(1.0, grant, Tokens(4, 4, 4), sent=False), 0, 0),
         (lambda made, grant: made.end(1.0, grant, None, sent=False), 0, 0),
         (lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(1.0, grant, None, succeeded=False)), 1, 0),
-        (lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(1.0, grant, 7)), 2, 7),  # sent before its time
-        (lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(20.0, grant, 7)), 2, 7),
+        (
+            lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(1.0, grant, Tokens(7, 7, 7))),
+            2,
+            7,
+        ),  # sent before its time
+        (lambda made, grant: (made.again(0.0, grant, 429, 20.0), made.end(20.0, grant, Tokens(7, 7, 7))), 2, 7),
     ],
 )
 def test_end(ended: Callable[[Allowance, object], object], requests: int, tokens: int) -> None:
     """A call that is over counts for what it took; one that was not sent, or left before it was sent again, for nothing."""
-    made = allowance(100, 100, 5)
-    ended(made, made.take(0.0, 10))
+    made = allowance(100, 100, 5, input_tokens=100, output_tokens=100)
+    ended(made, made.take(0.0, Tokens(10, 10, 10)))
     assert 0 == made.places.taken
-    for rate, amount in ((made.requests, requests), (made.tokens, tokens)):
+    for rate, amount in (
+        (made.requests, requests),
+        *((one, tokens) for one in (made.tokens, made.input_tokens, made.output_tokens)),
+    ):
         assert 0.0 == rate.wait(30.0, 100 - amount)
         assert bool(amount) == bool(rate.wait(30.0, 100 - amount + 0.5) not in (0.0, math.inf))

@@ -153,7 +153,12 @@ def of(kind: str, **beside: Any) -> errors.GptError:
             "m",
             429,
             "body",
-            HttpResponse(429, Headers([("x-ratelimit-limit-requests", "5"), ("set-cookie", SECRET)])),
+            HttpResponse(
+                429,
+                Headers(
+                    [("x-ratelimit-limit-requests", "5"), ("anthropic-ratelimit-tokens-limit", "6"), ("set-cookie", SECRET)]
+                ),
+            ),
             code="c",
             type="t",
             param="p",

@@ -60,3 +60,26 @@ def test_answers_are_learnt() -> None:
     for _ in range(LAST):
         reckoning.learn(reckoning.reserve({"messages": SAID}), Usage(completion_tokens=20))
     assert 20 == reckoning.reserve({"messages": SAID}).answer
+
+
+WITHIN: list[tuple[dict[str, Any], float | None, float | None, int]] = [
+    # the request, the limits on all tokens and on those of answers, and what the answers may have
+    ({}, None, None, ANSWER),
+    ({}, PROMPT + 300, None, 300),
+    ({}, PROMPT + 300.5, 200.5, 200),
+    ({}, None, 200, 200),
+    ({}, None, 5000, ANSWER),
+    ({"n": 3}, None, 200, 198),
+    ({"n": 3}, None, 2, 3 * ANSWER),  # not even a token for each
+    ({}, PROMPT, None, ANSWER),
+    ({"max_tokens": 500}, PROMPT + 300, 200, 500),  # which is said, not supposed
+]
+
+
+@pytest.mark.parametrize(("given", "tokens", "output", "most"), WITHIN)
+def test_within(given: dict[str, Any], tokens: float | None, output: float | None, most: int) -> None:
+    """An answer of which only is supposed how long it may be is supposed to fit into the limits; never the prompt."""
+    reserved = Reckoning().reserve({"messages": SAID, **given})
+    reserved.within(tokens, output)
+    assert most == reserved.output
+    assert PROMPT + most == reserved.tokens

@@ -26,7 +26,7 @@ from gpt.layers.over import Below, Over
 from gpt.protocol.chunks import has_content
 from gpt.protocol.codec import encode_request, history, with_info
 from gpt.protocol.limits import RateLimits
-from gpt.protocol.pace import SOON, Allowance, Grant, Places, Rate
+from gpt.protocol.pace import SOON, AdaptivePlaces, Allowance, Grant, Places, Rate, Tokens
 from gpt.protocol.profiles import Profile
 from gpt.protocol.reserve import Count, Reckoning, Reserved
 from gpt.protocol.wire import AttemptInfo, ResponseInfo, Seconds
@@ -55,7 +55,7 @@ class _Ticket:
 
     __slots__ = ("grant", "since", "tokens", "wake")
 
-    def __init__(self, tokens: float, wake: Callable[[], object]) -> None:
+    def __init__(self, tokens: Tokens, wake: Callable[[], object]) -> None:
         self.tokens = tokens
         self.wake = wake
         self.since = math.nan
@@ -66,12 +66,14 @@ class _Ticket:
 class Pace:
     """Limits that calls share, whichever way they go: pass one to each `Limit` and `AsyncLimit` that they hold for together.
 
-    `requests_per_minute` and `tokens_per_minute` (prompt and answer together) hold for any 60 seconds; one that is not given is
-    learnt from the server's headers. `max_concurrent` calls are under way at most; None: as many as come, until the server
-    refuses one. After a pause `burst` seconds' worth go at once. A pause that the server asks for beyond `patience` seconds is
-    not waited for. `count` gives the tokens of a prompt, from the request as plain values, where the estimate will not do.
-    `clock` gives seconds from any start. May be shared by threads and event loops; a forked process begins with its own, as if
-    nothing had gone out. Raises InvalidRequestError.
+    `requests_per_minute`, `tokens_per_minute` (prompt and answer together), `input_tokens_per_minute` and
+    `output_tokens_per_minute` hold for any 60 seconds, any of them together; one that is not given is learnt from the server's
+    headers. Half a request a minute is one in two. `max_concurrent` calls are under way at most; None: as many as come, until
+    the server refuses one. With `adapt_concurrency` they begin with few and find out how many of those the server can use.
+    After a pause `burst` seconds' worth go at once. A pause that the server asks for beyond `patience` seconds is not waited
+    for. `count` gives the tokens of a prompt, from the request as plain values, where the estimate will not do. `clock` gives
+    seconds from any start. May be shared by threads and event loops; a forked process begins with its own, as if nothing had
+    gone out. Raises InvalidRequestError.
     """
 
     def __init__(
@@ -79,7 +81,10 @@ class Pace:
         *,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        input_tokens_per_minute: float | None = None,
+        output_tokens_per_minute: float | None = None,
         max_concurrent: int | None = None,
+        adapt_concurrency: bool = False,
         burst: Seconds = BURST,
         patience: Seconds | None = PATIENCE,
         count: Count | None = None,
@@ -91,30 +96,46 @@ class Pace:
         for name, function in (("count", count), ("clock", clock)):
             if not callable(function) and (function is not None or name == "clock"):
                 raise InvalidRequestError(f"{name}: expected a function, got {function!r}", param=name)
-        requests, tokens = _rates(requests_per_minute, tokens_per_minute)
+        if not isinstance(adapt_concurrency, bool):
+            raise InvalidRequestError(
+                f"adapt_concurrency: expected True or False, got {adapt_concurrency!r}", param="adapt_concurrency"
+            )
+        self._rates = _checked(requests_per_minute, tokens_per_minute, input_tokens_per_minute, output_tokens_per_minute)
+        self._most = _places(max_concurrent)
+        self._share: float | None = None
         self._burst = burst
         self._patience = math.inf if patience is None else patience
         self._count = count
         self._clock = clock
-        self._limits = (requests, tokens, _places(max_concurrent))
+        self._kind = AdaptivePlaces if adapt_concurrency else Places
         self._begin()
 
     def _begin(self) -> None:
         """Set up as if nothing had gone out yet."""
-        requests, tokens, places = self._limits
+        requests, tokens, prompts, answers = (Rate(limit, self._burst) for limit in self._rates)
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._allowance = Allowance(Rate(requests, self._burst), Rate(tokens, self._burst), Places(places))
+        self._allowance = Allowance(requests, tokens, prompts, answers, self._kind(self._most))
+        if self._share is not None:
+            self._allowance.part(self._share)
         self._reckoning = Reckoning(self._count)
         self._line: deque[_Ticket] = deque()
         self._first: _Ticket | None = None
         self._news: deque[Callable[[Seconds], None]] = deque()
 
     def __repr__(self) -> str:
-        return (
-            f"Pace(requests_per_minute={self.requests_per_minute!r}, tokens_per_minute={self.tokens_per_minute!r}, "
-            f"max_concurrent={self.max_concurrent!r})"
+        known = "".join(
+            f"{name}={limit!r}, "
+            for name, limit in zip(_RATES, self._limits, strict=True)
+            if limit is not None or name in _RATES[:2]
         )
+        adapting = ", adapt_concurrency=True" if self._kind is AdaptivePlaces else ""
+        return f"Pace({known}max_concurrent={self.max_concurrent!r}{adapting})"
+
+    @property
+    def _limits(self) -> tuple[float | None, ...]:
+        one = self._allowance
+        return one.requests.limit, one.tokens.limit, one.input_tokens.limit, one.output_tokens.limit
 
     @property
     def requests_per_minute(self) -> float | None:
@@ -127,8 +148,21 @@ class Pace:
         return self._allowance.tokens.limit
 
     @property
+    def input_tokens_per_minute(self) -> float | None:
+        """The limit on tokens of prompts that is kept to: the caller's, else the server's; None while there is none."""
+        return self._allowance.input_tokens.limit
+
+    @property
+    def output_tokens_per_minute(self) -> float | None:
+        """The limit on tokens of answers that is kept to: the caller's, else the server's; None while there is none."""
+        return self._allowance.output_tokens.limit
+
+    @property
     def max_concurrent(self) -> int | None:
-        """How many calls may be under way now: falls when the server refuses, and climbs back. None: as many as come."""
+        """How many calls may be under way now: falls when the server refuses, and climbs back. None: as many as come.
+
+        With `adapt_concurrency` it is what was found out by now.
+        """
         return self._allowance.places.limit
 
     @property
@@ -146,25 +180,45 @@ class Pace:
         *,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        input_tokens_per_minute: float | None = None,
+        output_tokens_per_minute: float | None = None,
         max_concurrent: int | None = None,
+        share: float | None = None,
     ) -> None:
-        """Set limits anew, such as a process's share of one. None leaves one as it is. What has gone out counts against them.
+        """Set limits anew. None leaves one as it is. What has gone out counts against them.
 
-        Raises InvalidRequestError.
+        `share` is the part of all limits a minute that this process may use, from above 0 to 1, where others use the rest: of
+        those given here and before, and of those learnt. A call may be as large as the whole limit; it waits the longer for
+        that. `max_concurrent` is not shared by it. Raises InvalidRequestError.
         """
-        requests, tokens = _rates(requests_per_minute, tokens_per_minute)
+        rates = _checked(requests_per_minute, tokens_per_minute, input_tokens_per_minute, output_tokens_per_minute)
         places = _places(max_concurrent)
-        self._limits = tuple(new or old for new, old in zip((requests, tokens, places), self._limits, strict=True))
+        if share is not None and not (_is_number(share) and 0 < share <= 1):
+            raise InvalidRequestError(f"share: expected a number above 0, up to 1, got {share!r}", param="share")
+        self._rates = tuple(new or old for new, old in zip(rates, self._rates, strict=True))
+        self._most = places or self._most
+        self._share = share or self._share
 
         def change(_: Seconds) -> None:
-            if requests is not None:
-                self._allowance.requests.change(requests)
-            if tokens is not None:
-                self._allowance.tokens.change(tokens)
+            one = self._allowance
+            for rate, limit in zip((one.requests, one.tokens, one.input_tokens, one.output_tokens), rates, strict=True):
+                if limit is not None:
+                    rate.change(limit)
             if places is not None:
-                self._allowance.places.change(places)
+                one.places.change(places)
+            if share is not None:
+                one.part(share)
 
         self._report(change)
+
+    @property
+    def held(self) -> Seconds:
+        """How long nobody goes yet, because a server asked for that or `hold` was told to; 0.0: calls may go."""
+        return self._allowance.held(self._clock())
+
+    def hold(self, seconds: Seconds) -> None:
+        """Let nobody go for so long, as when a server asks for a pause: of one that another process asked."""
+        self._report(lambda now: self._allowance.pause(now, seconds))
 
     def look(self) -> None:
         """Have all in line look at the clock. By themselves they do so in time, unless the clock is set by hand."""
@@ -183,10 +237,13 @@ class Pace:
         """What the call may take; None while nobody asks for it. Raises InvalidRequestError, as the call would."""
         if self._process != os.getpid():
             self._begin()
-        if not self._allowance.tokens.counts:
+        allowance = self._allowance
+        if not allowance.counts_tokens:
             return None
         body = encode_request(request, echoes=profile.echoes, tags=profile.think_tags)
-        return self._reckoning.reserve(msgspec.json.decode(body))
+        reserved = self._reckoning.reserve(msgspec.json.decode(body))
+        reserved.within(allowance.tokens.most, allowance.output_tokens.most)
+        return reserved
 
     def _step(self, ticket: _Ticket, deadline: Seconds | None) -> Seconds | None:
         """None when the call may go; else the seconds after which to ask again, endless for one that will be woken.
@@ -209,7 +266,7 @@ class Pace:
         line = self._line
         while line:
             first = line[0]
-            if not self._allowance.tokens.fits(first.tokens) or self._allowance.wait(now, first.tokens):
+            if self._allowance.wait(now, first.tokens):  # endless also for one that is too large
                 if first is not self._first:
                     self._first = first
                     if first is not current and first.wake() is False:
@@ -219,18 +276,13 @@ class Pace:
             line.popleft()
             first.grant = self._allowance.take(now, first.tokens)
             if first is not current and first.wake() is False:
-                self._allowance.end(now, first.grant, 0, sent=False, succeeded=False)
+                self._allowance.end(now, first.grant, None, sent=False, succeeded=False)
 
     def _wait(self, ticket: _Ticket, now: Seconds, deadline: Seconds | None) -> Seconds:
         """How long one that is in line waits before it asks again. Raises as `_step` does."""
         allowance, tokens = self._allowance, ticket.tokens
-        if not allowance.tokens.fits(tokens):
-            raise InvalidRequestError(
-                f"messages: the call may take {tokens:,.0f} tokens, prompt and answer together, and the limit is "
-                f"{allowance.tokens.limit:,.0f} a minute, so that no wait helps; ask for a shorter answer "
-                "(max_completion_tokens), or send less",
-                param="messages",
-            )
+        if not allowance.fits(tokens):
+            raise _too_large(allowance, tokens)
         asked = allowance.asked(now, tokens)
         if asked > self._patience:
             raise _too_long(f"the server asks to wait {asked:.0f} s, longer than the {self._patience:g} s of patience=", asked)
@@ -256,7 +308,7 @@ class Pace:
         with self._lock:
             now = self._clock()
             self._hear(now)
-            if allowance.asked(now, grant.tokens.amount) > max(after, self._patience):
+            if allowance.asked(now, grant.charged) > max(after, self._patience):
                 left = 0.0
             wait = allowance.again(now, grant, status, after, left)
             self._admit(now)  # those that may go by what was heard
@@ -268,7 +320,7 @@ class Pace:
 
         def leave(now: Seconds) -> None:
             if ticket.grant is not None:
-                self._allowance.end(now, ticket.grant, 0, sent=False, succeeded=False)
+                self._allowance.end(now, ticket.grant, None, sent=False, succeeded=False)
             elif ticket in self._line:
                 self._line.remove(ticket)
 
@@ -302,7 +354,7 @@ class Pace:
         """Wait for the turn of a call, blocking."""
         reserved = self._reserve(request, profile)
         event = threading.Event()
-        ticket = _Ticket(reserved.tokens if reserved else 0, event.set)
+        ticket = _Ticket(_tokens(reserved), event.set)
         try:
             while True:
                 event.clear()
@@ -329,7 +381,7 @@ class Pace:
                 return False
             return True
 
-        ticket = _Ticket(reserved.tokens if reserved else 0, wake)
+        ticket = _Ticket(_tokens(reserved), wake)
         try:
             while True:
                 event.clear()
@@ -358,6 +410,32 @@ def _sleep(event: threading.Event, seconds: Seconds, cancel: threading.Event | N
         seconds -= LOOK
 
 
+def _tokens(reserved: Reserved | None) -> Tokens:
+    return _NO_TOKENS if reserved is None else Tokens(reserved.tokens, reserved.prompt, reserved.output)
+
+
+def _too_large(allowance: Allowance, tokens: Tokens) -> InvalidRequestError:
+    """The error of a call that no wait helps, by the limit that it is too large for."""
+    ask = "ask for a shorter answer (max_completion_tokens)"
+    if not allowance.tokens.fits(tokens.total):
+        param, what, of, rate, then = (
+            "messages",
+            f"the call may take {tokens.total:,.0f} tokens, prompt and answer together",
+            "",
+            allowance.tokens,
+            f"{ask}, or send less",
+        )
+    elif not allowance.input_tokens.fits(tokens.input):
+        what, of, rate = f"the prompt may have {tokens.input:,.0f} tokens", " on input tokens", allowance.input_tokens
+        param, then = "messages", "send less"
+    else:
+        what, of, rate = f"the answer may have {tokens.output:,.0f} tokens", " on output tokens", allowance.output_tokens
+        param, then = "max_completion_tokens", ask
+    return InvalidRequestError(
+        f"{param}: {what}, and the limit{of} is {rate.most:,.0f} a minute, so that no wait helps; {then}", param=param
+    )
+
+
 def _too_long(message: str, wait: Seconds | None) -> RateLimitError:
     return RateLimitError(f"{message}; nothing was sent", 429, code=OURS, retry_after=wait)
 
@@ -370,12 +448,17 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _rates(requests: object, tokens: object) -> tuple[Any, Any]:
-    """The two limits, checked."""
-    for name, value in (("requests_per_minute", requests), ("tokens_per_minute", tokens)):
-        if value is not None and not (_is_number(value) and value >= 1):
-            raise InvalidRequestError(f"{name}: expected a number from 1, or None, got {value!r}", param=name)
-    return requests, tokens
+_RATES = ("requests_per_minute", "tokens_per_minute", "input_tokens_per_minute", "output_tokens_per_minute")
+
+_NO_TOKENS = Tokens()
+
+
+def _checked(*limits: Any) -> tuple[float | None, ...]:
+    """The limits a minute, in the order of `_RATES`, checked."""
+    for name, value in zip(_RATES, limits, strict=True):
+        if value is not None and not (_is_number(value) and value > 0):
+            raise InvalidRequestError(f"{name}: expected a number above 0, or None, got {value!r}", param=name)
+    return limits
 
 
 def _places(most: Any) -> int | None:
@@ -463,15 +546,18 @@ class _Turn:
         for choice in chunk.choices:
             self._chars += len(choice.delta.content or "")
 
-    def _taken(self) -> float | None:
+    def _taken(self) -> Tokens | None:
         """The tokens that it took, as far as is known: by usage, else by the pieces that came."""
-        if self._usage is not None:
-            return self._usage.total_tokens or self._usage.prompt_tokens + self._usage.completion_tokens
+        usage = self._usage
+        if usage is not None:
+            prompt, answer = usage.prompt_tokens, usage.completion_tokens
+            return Tokens(usage.total_tokens or prompt + answer, prompt, answer)
         if self._reserved is not None and self._pieces:
-            return self._reserved.prompt + max(self._pieces, self._chars / 4)
+            prompt, made = self._reserved.prompt, max(self._pieces, self._chars / 4)
+            return Tokens(prompt + made, prompt, made)
         return None
 
-    def end(self, *, tokens: float | None = None, sent: bool = True, succeeded: bool = True, refused: bool = False) -> None:
+    def end(self, *, tokens: Tokens | None = None, sent: bool = True, succeeded: bool = True, refused: bool = False) -> None:
         """Report that the call is over."""
         if self._ended:
             return
@@ -482,7 +568,7 @@ class _Turn:
         def end(now: Seconds) -> None:
             grant = self._grant
             if refused:
-                allowance.places.refused(grant.began)
+                allowance.places.refused(now, grant.began)
             allowance.end(now, grant, taken, sent=sent, succeeded=succeeded)
             if usage is not None and reserved is not None and succeeded:
                 pace._reckoning.learn(reserved, usage)
@@ -498,7 +584,7 @@ class _Turn:
             if refused and asked is not None:
                 self._pace._report(lambda now: self._allowance.pause(now, asked))
             free = refused or 400 <= error.status_code < 500
-            self.end(tokens=0 if free and not self._pieces else None, succeeded=False, refused=refused)
+            self.end(tokens=_NO_TOKENS if free and not self._pieces else None, succeeded=False, refused=refused)
         else:
             unsent = isinstance(error, (InvalidRequestError, ResponseError))
             unsent = unsent or (isinstance(error, TransportError) and not error.sent)
@@ -519,7 +605,10 @@ class LimitSettings(TypedDict, total=False):
 
     requests_per_minute: float | None
     tokens_per_minute: float | None
+    input_tokens_per_minute: float | None
+    output_tokens_per_minute: float | None
     max_concurrent: int | None
+    adapt_concurrency: bool
     burst: Seconds
     patience: Seconds | None
     count: Count | None

@@ -9,6 +9,9 @@ import msgspec
 
 from gpt.protocol.wire import Headers, Seconds
 
+PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+"""How the names of header fields begin that tell of limits."""
+
 
 class Limit(msgspec.Struct, frozen=True):
     """One limit: so many in its window, so many of them left, and the seconds until all are there again. None: not said."""
@@ -19,29 +22,55 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class RateLimits(msgspec.Struct, frozen=True):
-    """The limits on requests and on tokens."""
+    """The limits on requests and on tokens: of prompts and answers together, and of each where the server tells them apart."""
 
     requests: Limit = Limit()
     tokens: Limit = Limit()
+    input_tokens: Limit = Limit()
+    output_tokens: Limit = Limit()
+
+
+_FIGURES = ("limit", "remaining", "reset")
+_KINDS = (("requests", "req-minute", ""), ("tokens", "tokens-minute"), ("input-tokens",), ("output-tokens",))
+"""For each limit what its fields are told apart by; of several the first that is there is taken."""
+
+_Names = tuple[tuple[tuple[str, ...], ...], ...]
+_NAMES: _Names = tuple(
+    tuple(tuple(f"x-ratelimit-{figure}-{kind}".removesuffix("-") for figure in _FIGURES) for kind in kinds) for kinds in _KINDS
+)
+_ANTHROPIC: _Names = tuple(
+    tuple(tuple(f"anthropic-ratelimit-{kind}-{figure}" for figure in _FIGURES) for kind in kinds[:1]) for kinds in _KINDS
+)
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
     """The limits that an answer speaks of; None when it speaks of none.
 
-    Two spellings: `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` (hosted service, Azure, Groq) and
-    `x-ratelimit-{limit,remaining,reset}` of requests alone (OpenRouter, whose reset is a time in milliseconds).
+    `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`: hosted service, Azure, Groq.
+    `-input-tokens` and `-output-tokens` for those apart: LiteLLM (BerriAI/litellm#31952) and Baidu's Qianfan ("Chat" in its
+    reference), neither with a reset.
+    `-req-minute` and `-tokens-minute`: Mistral (mistralai/client-ts#169); tokens of Cerebras ("Rate limits").
+    `x-ratelimit-{limit,remaining,reset}` of requests alone: OpenRouter, whose reset is a time in milliseconds.
+    `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`: Anthropic ("Rate limits"), whose
+    reset is a time as RFC 3339 has it; only where there are none of the others.
     """
-    requests = _limit(headers, "-requests")
-    found = RateLimits(_limit(headers, "") if requests == Limit() else requests, _limit(headers, "-tokens"))
-    return None if found == RateLimits() else found
+    fields = {name: headers[name] for name in headers if "-ratelimit-" in name}
+    if not fields:
+        return None
+    date = headers.get("date", "")
+    for names in (_NAMES, _ANTHROPIC):
+        found = RateLimits(*(_limit(fields, kinds, date) for kinds in names))
+        if found != RateLimits():
+            return found
+    return None
 
 
-def _limit(headers: Headers, kind: str) -> Limit:
-    return Limit(
-        _count(headers.get(f"x-ratelimit-limit{kind}")),
-        _count(headers.get(f"x-ratelimit-remaining{kind}")),
-        _reset(headers.get(f"x-ratelimit-reset{kind}"), headers),
-    )
+def _limit(fields: dict[str, str], kinds: tuple[tuple[str, ...], ...], date: str) -> Limit:
+    for limit, remaining, reset in kinds:
+        found = Limit(_count(fields.get(limit)), _count(fields.get(remaining)), _reset(fields.get(reset), date))
+        if found != Limit():
+            return found
+    return Limit()
 
 
 def _count(text: str | None) -> int | None:
@@ -59,8 +88,11 @@ _EPOCH = 1e9
 """Larger numbers are times, not durations: 32 years in seconds."""
 
 
-def _reset(text: str | None, headers: Headers) -> Seconds | None:
-    """Seconds in "6m0s", "20ms", "1.5" or a time since 1970 in seconds or milliseconds, held against the answer's `date`."""
+def _reset(text: str | None, date: str) -> Seconds | None:
+    """Seconds in "6m0s", "20ms", "1.5" or until a time, held against the answer's `date`.
+
+    A time is in seconds or milliseconds since 1970, or as in "2026-11-24T00:01:00Z".
+    """
     if text is None:
         return None
     parts = _PART.findall(text)
@@ -69,11 +101,17 @@ def _reset(text: str | None, headers: Headers) -> Seconds | None:
     try:
         number = float(text)
     except ValueError:
-        return None
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+        if at.tzinfo is None:
+            return None
+        number = at.timestamp()
     if number < _EPOCH:
         return max(0.0, number)
     try:
-        now = datetime.strptime(headers.get("date", ""), "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC).timestamp()
+        now = datetime.strptime(date, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
     return max(0.0, (number / 1000 if number > _EPOCH * 100 else number) - now)

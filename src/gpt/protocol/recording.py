@@ -17,7 +17,7 @@ from gpt.errors import ContextLengthError, GptError, InvalidRequestError, Replay
 from gpt.protocol import codec
 from gpt.protocol.canonical import Difference, canonical, common, differences, key
 from gpt.protocol.chunks import fold, whole
-from gpt.protocol.limits import rate_limits
+from gpt.protocol.limits import PREFIXES, rate_limits
 from gpt.protocol.profiles import Profile
 from gpt.protocol.wire import AttemptInfo, Headers, ResponseInfo, Seconds, is_secret
 from gpt.protocol.wire import _shown as shown_query
@@ -32,7 +32,7 @@ HEADERS = frozenset({
     "apim-request-id", "content-type", "date", "openai-processing-ms", "retry-after", "retry-after-ms", "x-request-id",
     "x-should-retry",
 })  # fmt: skip
-"""Header fields of an answer that are written down, beside those that begin with "x-ratelimit-"."""
+"""Header fields of an answer that are written down, beside those that tell of limits."""
 
 Call = Literal["complete", "stream", "models"]
 
@@ -132,7 +132,7 @@ def told(profile: Profile | None) -> dict[str, Any]:
 
 def kept(headers: Mapping[str, str] | None) -> dict[str, str]:
     """The header fields that are written down."""
-    return {name: value for name, value in (headers or {}).items() if name in HEADERS or name.startswith("x-ratelimit-")}
+    return {name: value for name, value in (headers or {}).items() if name in HEADERS or name.startswith(PREFIXES)}
 
 
 _NO_SECRETS = frozenset({"messages", "prompt_cache_key"})

@@ -7,6 +7,7 @@ arrives ("How to: manage quota": prompt text, max_tokens, and the number of answ
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,9 +43,25 @@ class Reserved:
         """Whether the request says how long an answer may be."""
 
     @property
+    def output(self) -> int:
+        """The most that all answers may have."""
+        return self.answer * self.choices
+
+    @property
     def tokens(self) -> int:
         """All of it."""
-        return self.prompt + self.answer * self.choices
+        return self.prompt + self.output
+
+    def within(self, tokens: float | None, output: float | None) -> None:
+        """Have it fit into limits on all tokens and on those of answers, where it is only supposed how long they may be.
+
+        An answer without a limit may be short: that it could be longer than the server lets through in a minute is no reason to
+        refuse the call.
+        """
+        if not self.asked:
+            most = min(math.inf if tokens is None else tokens - self.prompt, math.inf if output is None else output)
+            if 1 <= most / self.choices < self.answer:
+                self.answer = int(most / self.choices)
 
 
 class Reckoning:

@@ -20,7 +20,7 @@ from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, below
 from gpt.errors import UnsupportedParameterError
 from gpt.protocol import codec
 from gpt.protocol.chunks import Fold
-from gpt.protocol.limits import rate_limits
+from gpt.protocol.limits import PREFIXES, rate_limits
 from gpt.server.asgi import Exchange, Left
 from gpt.server.events import EventStream
 from gpt.server.failures import Refused
@@ -190,7 +190,7 @@ class Chat:
             names = [quote(name, safe="[]._- ") for name in call.ignored[:MAX_IGNORED]]
             more = len(call.ignored) - len(names)
             made.append(("x-ignored-params", ", ".join(names) + (f", and {more} more" if more else "")))
-        theirs = [(name, value) for name, value in (upstream or {}).items() if name.startswith("x-ratelimit-")]
+        theirs = [(name, value) for name, value in (upstream or {}).items() if name.startswith(PREFIXES)]
         made.extend(theirs or self._line.limits().items())
         made.append(("openai-processing-ms", str(int((perf_counter() - call.began) * 1000))))
         return made
