@@ -93,6 +93,35 @@ def test_info(client: Gpt) -> None:
 FENCE = {"80": 100}
 """The token "`" of the model in the box, and nothing else."""
 
+FENCED = "Answer with a JSON object in a ```json code fence."
+
+RIVER = {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("schema", [None, {}, RIVER], ids=["alone", "any schema", "a schema"])
+def test_json_object(client: Gpt, schema: Any, streamed: bool, temperature: float) -> None:
+    """It holds the model to a json_object, whatever the model would rather say: a code fence, code, words, one token."""
+    asked: dict[str, Any] = {"temperature": temperature, "seed": 1, "max_tokens": 16}
+    form = {"type": "json_object"} if schema is None else {"type": "json_object", "schema": schema}
+
+    def text(prompt: str, **params: Any) -> str:
+        if not streamed:
+            return client.chat.complete(prompt, **asked, **params).text
+        with client.chat.stream(prompt, **asked, **params) as stream:
+            return "".join(stream.text_stream)
+
+    if temperature == 0:
+        assert "```" in text(FENCED)
+    for prompt in (FENCED, "Write Python code that prints hello, in a code fence.", "Say hello. Use plain words."):
+        said = text(prompt, response_format=form)
+        assert "{" == said[:1]
+        assert '"river"' in said or schema is not RIVER
+    before, _, key = text(FENCED, response_format=form, logit_bias=FENCE).partition('"')
+    assert ("{", "`" in key) == (before.strip(), True)
+
+
 IGNORED: list[dict[str, Any]] = [
     {"functions": [{"name": "f"}], "function_call": {"name": "f"}},
     {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}},
@@ -104,8 +133,6 @@ IGNORED: list[dict[str, Any]] = [
 def test_profile(engine_server: EngineServer, client: Gpt, asynchronous: bool) -> None:
     """What its profile says of it is so: these it ignores, and they are refused; the others it acts upon."""
     plain = client.chat.complete(RIVERS, temperature=0, max_tokens=8)
-    loose = client.chat.complete(RIVERS, max_tokens=4, temperature=0, response_format={"type": "json_object"}, logit_bias=FENCE)
-    assert "`" in loose.text, "it holds the model to JSON now: its profile may say so"
     for params in IGNORED:
         assert plain.text == client.chat.complete(RIVERS, temperature=0, max_tokens=8, **params).text
 
@@ -118,12 +145,14 @@ def test_profile(engine_server: EngineServer, client: Gpt, asynchronous: bool) -
             return asyncio.run(on_asyncio(use))
         return use(Gpt(server_url=engine_server.url, api_key=engine_server.key, profile="llama.cpp"))
 
-    for params in (*IGNORED, {"response_format": {"type": "json_object"}}):
+    for params in IGNORED:
         with pytest.raises(UnsupportedParameterError, match=r"llama\.cpp takes it and does not act upon it"):
             ask(lambda one: one.chat.complete(RIVERS, max_tokens=8, **params))
     two = ask(lambda one: one.chat.complete(RIVERS, temperature=0, max_completion_tokens=4, n=2))
     assert (2, ["length", "length"]) == (len(two.choices), [choice.finish_reason for choice in two.choices])
     assert ask(lambda one: one.chat.stream(RIVERS, temperature=0, max_tokens=4).until_done()).usage.completion_tokens == 4
+    held = ask(lambda one: one.chat.complete(FENCED, temperature=0, max_tokens=8, response_format={"type": "json_object"}))
+    assert "{" == held.text[:1]
     assert isinstance(
         ask(lambda one: one.chat.parse("Two numbers.", into=tuple[bool, bool], temperature=0, max_tokens=80)).value, tuple
     )

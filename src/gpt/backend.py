@@ -7,15 +7,20 @@ and, for a service that stores completions, `stored(call, options)`, awaited lik
 For a server over it there are five more, all optional: `load()` makes it ready, `slots` are the calls that it makes at once,
 `refuses` the parameters that no call can have, `without_effect(request)` names what of a request, as plain JSON values, changes
 nothing in its answer, and `metrics()` is Prometheus text. They are as blocking as the backend. `in_threads` is the one bridge
-from blocking code to asyncio.
+from blocking code to asyncio; a blocking backend that makes its answers in threads of its own may have one more for it, which
+spares each chunk a change of threads: `stream_into(request, options, put)`. It begins a stream and returns an object that is
+not read, may have an `info`, and is dropped with the stream; its own threads call `put` with each chunk, and at last, once,
+with None or with what ended the stream. It looks at `options.cancel`, and at no clock: a call with a timeout or a deadline goes
+by `stream`. So does every call of a layer over such a backend, and of a class that inherits it with a `stream` of its own.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -202,6 +207,7 @@ class _InThreads:
         self._backend = backend
         self._most = threads
         self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
 
     def __repr__(self) -> str:
         return f"in_threads({self._backend!r})"
@@ -235,8 +241,14 @@ class _InThreads:
 
     async def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> AsyncChunkStream:
         options = _cancellable(options)
-        stream = await self._call(self._backend.stream, request, options)
-        return _ThreadStream(stream, options.cancel, self._threads())
+        made = _ThreadStream(options.cancel)
+        into = _into(self._backend)
+        if into is not None and options.timeout is None and options.deadline is None:
+            made.below = await self._call(partial(into, put=made.put), request, options)
+        else:
+            stream = made.below = await self._call(self._backend.stream, request, options)
+            self._threads().submit(_pump, stream, options.cancel, made.put)
+        return made
 
     async def _call(self, method: Callable[[Asked, CallOptions], T], request: Asked, options: CallOptions) -> T:
         options = _cancellable(options)
@@ -255,11 +267,33 @@ class _InThreads:
         return await asyncio.get_running_loop().run_in_executor(self._threads(), work)
 
     def _threads(self) -> ThreadPoolExecutor:
-        if self._pool is None:
+        # In a forked child its parent's pool would wait for threads that are not there.
+        if self._pool is None or self._process != os.getpid():
             from concurrent.futures import ThreadPoolExecutor
 
             self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="gpt")
+            self._process = os.getpid()
         return self._pool
+
+
+_Item: TypeAlias = ChatCompletionChunk | BaseException | None
+"""A chunk, what ended a stream in its middle, or None after the last."""
+
+Put: TypeAlias = Callable[[_Item], object]
+"""What takes the items of a stream, from any thread. It raises nothing and waits for nothing."""
+
+
+def _into(backend: Any) -> Any:
+    """The method `stream_into` of a backend; None where it has none, or a `stream` that it would pass by: that of a class which
+    inherits the other, or one that was set on the object.
+    """
+    for owner in (backend, *type(backend).__mro__):
+        own = getattr(owner, "__dict__", {})
+        if "stream_into" in own:
+            return backend.stream_into
+        if "stream" in own:
+            return None
+    return None
 
 
 def _cancellable(options: CallOptions) -> CallOptions:
@@ -269,22 +303,22 @@ def _cancellable(options: CallOptions) -> CallOptions:
 
 
 class _ThreadStream:
-    """One thread moves the chunks of a blocking stream into a queue of the event loop."""
+    """A queue of the event loop, into which a thread puts the chunks of a blocking stream, by `put`."""
 
-    def __init__(self, stream: ChunkStream, cancel: threading.Event, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, cancel: threading.Event) -> None:
         import asyncio
 
-        self._stream = stream
+        self.below: Any = None
+        """What the backend gave. It is kept for as long as this, because dropping it stops the work."""
         self._cancel = cancel
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[ChatCompletionChunk | BaseException | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Item] = asyncio.Queue()
         self._ended = False
-        # The thread holds no reference to this object, so that dropping it ends the thread.
-        pool.submit(_pump, stream, cancel, self._loop, self._queue)
+        # Who puts holds no reference to this object, so that dropping it ends the work.
+        self.put = partial(_put, asyncio.get_running_loop(), self._queue, cancel)
 
     @property
     def info(self) -> ResponseInfo | None:
-        return getattr(self._stream, "info", None)
+        return getattr(self.below, "info", None)
 
     def __aiter__(self) -> Self:
         return self
@@ -298,7 +332,10 @@ class _ThreadStream:
         self._ended = True
         if item is None:
             raise StopAsyncIteration
-        raise item
+        try:
+            raise item
+        finally:
+            del item  # an error holds this frame, which must not hold it in turn
 
     async def close(self) -> None:
         self._ended = True
@@ -308,21 +345,25 @@ class _ThreadStream:
         self._cancel.set()
 
 
-def _pump(
-    stream: ChunkStream,
-    cancel: threading.Event,
-    loop: asyncio.AbstractEventLoop,
-    queue: asyncio.Queue[ChatCompletionChunk | BaseException | None],
-) -> None:
+def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[_Item], cancel: threading.Event, item: _Item) -> None:
+    """Put an item into a queue of a loop, from another thread; where the loop is closed nobody reads it, and the work ends."""
+    try:
+        loop.call_soon_threadsafe(queue.put_nowait, item)
+    except RuntimeError:
+        cancel.set()
+
+
+def _pump(stream: ChunkStream, cancel: threading.Event, put: Put) -> None:
     end: BaseException | None = None
     try:
-        for chunk in stream:
-            if cancel.is_set():
-                break
-            loop.call_soon_threadsafe(queue.put_nowait, chunk)
+        try:
+            for chunk in stream:
+                if cancel.is_set():
+                    break
+                put(chunk)
+        finally:
+            stream.close()
     except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the task that reads the stream
         end = error
-    finally:
-        stream.close()
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(queue.put_nowait, end)
+    put(end)
+    del end  # as in `__anext__`

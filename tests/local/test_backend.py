@@ -8,6 +8,8 @@ import http.client
 import json
 import pickle
 import threading
+import weakref
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -32,9 +34,9 @@ from gpt import (
     UnsupportedParameterError,
     UserMessage,
 )
-from gpt.backend import CallOptions
+from gpt.backend import CallOptions, in_threads
 from gpt.local import llama
-from gpt.local.backend import LocalStream
+from gpt.local.backend import LocalStream, _Answer
 from gpt.local.llama import Run
 from gpt.types import UNSET, ChatCompletion, ChatRequest
 
@@ -440,6 +442,222 @@ def test_async(box: Local) -> None:
             await client.chat.complete(RIVERS, logit_bias={"x": 1})
 
     asyncio.run(run())
+    assert finished(box)
+
+
+PUSHED: list[tuple[str, dict[str, Any]]] = [
+    ("plain", {}),
+    ("with usage", {"stream_options": {"include_usage": True}}),
+    ("two choices", {"n": 2}),
+    ("logprobs", {"logprobs": True}),
+    ("a schema", {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["a", "b"]}}}}),
+]
+
+
+def bare(chunk: Any) -> Any:
+    """A chunk without what no two answers have in common."""
+    return {name: value for name, value in chunk.to_dict().items() if name not in ("id", "created", "timings")}
+
+
+@pytest.mark.parametrize("params", [row[1] for row in PUSHED], ids=[row[0] for row in PUSHED])
+def test_pushed(box: Local, params: dict[str, Any]) -> None:
+    """On asyncio the engine's own thread gives the very chunks that are read from a blocking stream, and the same facts."""
+    request = ChatRequest(messages=[UserMessage(RIVERS)], max_tokens=6, temperature=0, **params)
+    with box.stream(request) as blocking:
+        expected = [bare(chunk) for chunk in blocking]
+
+    async def run() -> None:
+        stream = await in_threads(box).stream(request)
+        found = [bare(chunk) async for chunk in stream]
+        assert sorted(expected, key=repr) == sorted(found, key=repr)  # choices come in any order
+        assert expected[-1] == found[-1] or "n" in params
+        info = stream.info
+        assert info is not None
+        assert ("complete", True) == (info.ended, 0 < (info.first_token or 0) < info.elapsed)
+
+    asyncio.run(run())
+    assert finished(box)
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "cancel", "leave the client's"])
+def test_leaving_a_pushed_one(box: Local, how: str) -> None:
+    """Whichever way a stream on asyncio is left, the engine stops: the answer never comes to an end of its own."""
+
+    async def run() -> tuple[Run, _Answer]:
+        if how == "leave the client's":
+            async with AsyncGpt(backend=box).chat.stream(STORY) as talk:
+                await anext(talk)
+                stream: Any = talk._chunks._chunks  # type: ignore[union-attr]
+        else:
+            stream = await in_threads(box).stream(STORY)
+            await anext(stream)
+        found = stream.below._run, stream.below._answer
+        if how == "cancel":
+            task = asyncio.ensure_future(_all(stream))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        if how == "close":
+            await stream.close()
+        return found
+
+    async def _all(stream: Any) -> None:
+        try:
+            async for _ in stream:
+                pass
+        finally:
+            await stream.close()
+
+    made, answer = asyncio.run(run())
+    made.thread.join(60)
+    assert not made.thread.is_alive()
+    assert (1, False) == (answer._unfinished, answer.complete)
+    assert made.chunks.empty()
+
+
+def test_pushed_with_clocks(box: Local) -> None:
+    """Clocks hold for a stream on asyncio too, and stop it."""
+
+    async def run() -> None:
+        client = AsyncGpt(backend=box)
+        for options, phase, prompt in CLOCKS:
+            with pytest.raises(RequestTimeoutError) as caught:
+                await client.chat.stream(prompt, max_tokens=1024, logit_bias={2: -100}, **options).until_done()
+            assert phase == caught.value.phase
+
+    asyncio.run(run())
+    assert finished(box)
+
+
+FAILS: list[tuple[str, dict[str, Any], type[GptError]]] = [
+    ("too long", {"messages": [UserMessage("river " * 600)]}, ContextLengthError),
+    ("a schema that the engine refuses", {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "zap"}}},
+    }, BadRequestError),
+    ("a grammar that cannot be made", {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {
+            "a": {"type": "string", "pattern": "(?=a)b"}}}}}],
+        "tool_choice": "required",
+    }, InvalidRequestError),
+]  # fmt: skip
+
+
+def answers(address: str) -> bool:
+    """Whether the engine at an address is there."""
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
+@pytest.mark.parametrize(("params", "kind"), [row[1:] for row in FAILS], ids=[row[0] for row in FAILS])
+def test_an_error_holds_no_model(params: dict[str, Any], kind: type[GptError], asynchronous: bool) -> None:
+    """A closed model is freed though an error of its stream is kept; the error comes once, and then the end."""
+    box = Local(context=256, slots=1)
+    address = box.load().address
+    request = ChatRequest(**{"messages": [UserMessage("hi")], **params})
+
+    async def run() -> GptError:
+        stream = await in_threads(box).stream(request)
+        with pytest.raises(kind) as caught:
+            await anext(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        return caught.value
+
+    if asynchronous:
+        kept = asyncio.run(run())
+    else:
+        with pytest.raises(kind) as caught:
+            list(box.stream(request))
+        kept = caught.value
+    assert answers(address)
+    box.close()
+    assert not answers(address)
+    assert kept.__traceback__ is not None
+
+
+def test_closed_while_one_is_pushed() -> None:
+    """Closing the client while its streams run ends them with an error that says so, and frees the engine."""
+
+    async def run() -> None:
+        box = Local(context=512, slots=2)
+        bridge = in_threads(box)
+        address = box.load().address
+        streams = [await bridge.stream(STORY) for _ in range(3)]  # the third waits for its turn
+        await anext(streams[0])
+        closing = asyncio.ensure_future(bridge.close())
+        for stream in streams:
+            with pytest.raises(InvalidRequestError, match="was stopped, because the client was closed"):
+                while True:
+                    await anext(stream)
+        await closing
+        assert not answers(address)
+
+    asyncio.run(run())
+
+
+def test_a_pushed_one_keeps_its_model() -> None:
+    """A stream on asyncio works on when its client is dropped; with the stream the engine is freed, though nothing collects."""
+
+    async def run() -> str:
+        box = Local(context=512)
+        address = box.load().address
+        stream = await in_threads(box).stream(ChatRequest(messages=[UserMessage("hi")], max_tokens=4))
+        del box
+        assert "length" == [chunk.choices[0].finish_reason async for chunk in stream][-1]
+        assert answers(address)
+        return address
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert not answers(asyncio.run(run()))
+    finally:
+        gc.enable()
+
+
+def test_who_pushes_holds_no_model(box: Local) -> None:
+    """While the engine's thread is giving a chunk, the client may be let go of, and is freed; so is what it began, which stops."""
+    came, go_on = threading.Event(), threading.Event()
+
+    def put(_: Any) -> None:
+        came.set()
+        assert go_on.wait(60)
+
+    other = Local()
+    stream = other.stream_into(STORY, CallOptions(), put)
+    run, client = stream._run, weakref.ref(other)
+    assert came.wait(60)
+    del other, stream
+    stopped, left = run.stopped, client()
+    go_on.set()
+    assert (True, None) == (stopped, left)
+    assert finished(box)
+
+
+def test_a_fault_of_ours(box: Local) -> None:
+    """What we cannot make of the engine's words ends a stream with that error, once, and stops the engine."""
+    given: list[Any] = []
+    answer = _Answer("m", [None], None, usage=False, bare_logprobs=False)
+    run = Run(None, {}, None, listener=partial(answer.give, given.append))
+    run._put({"no": "choices"})
+    assert (True, False) == (run.stopped, answer.complete)
+    run._put({"choices": []})
+    run._put(None)
+    assert [KeyError] == [type(item) for item in given]
+    stream = box.stream(ChatRequest(messages=[UserMessage(LONG)], max_tokens=2))
+    stream._run.chunks.put({"no": "choices"})
+    with pytest.raises(KeyError):
+        list(stream)
+    assert stream._run.stopped
     assert finished(box)
 
 

@@ -39,6 +39,17 @@ def run(program: str, *, inputs: signal.Signals | None = None) -> subprocess.Com
     return subprocess.CompletedProcess([], process.returncode, first + out, err)
 
 
+PUSHED = """
+import asyncio
+from gpt import UserMessage, in_threads
+from gpt.types import ChatRequest
+async def use(chunks):
+    stream = await in_threads(client.backend).stream(ChatRequest(messages=[UserMessage('Tell a story.')], max_tokens=20))
+    while chunks and await anext(stream, None): chunks -= 1
+    print('x', flush=True)
+    return stream
+"""
+
 EXITS: list[tuple[str, str]] = [
     ("after a call", "print(client.chat.complete('hi', max_tokens=3).text)"),
     ("with a stream open", "s = client.chat.stream('Tell a story.'); next(s); print(s.snapshot.text)"),
@@ -54,6 +65,9 @@ begun.wait(); print('x')"""),
     ("with the client closed", "client.chat.complete('hi', max_tokens=3); client.close(); print('x')"),
     ("without any call", "print('x')"),
     ("loaded only", "client.backend.load(); print('x')"),
+    ("after a stream on asyncio", PUSHED + "asyncio.run(use(10**9))"),
+    ("in a stream on asyncio", PUSHED + "asyncio.run(use(2))"),
+    ("with a stream on asyncio kept", PUSHED + "kept = asyncio.run(use(2))"),
     ("closed in a stream", "s = client.chat.stream('Tell a story.'); next(s); client.close(); print('x')"),
 ]  # fmt: skip
 
@@ -162,6 +176,35 @@ print(os.waitstatus_to_exitcode(status))
 def test_fork(end: str) -> None:
     """A forked child is refused with a clear error and ends cleanly, however it ends; the parent works on."""
     done = run(FORK.format(end=end))
+    assert (0, "InvalidRequestError True\n0\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+FORK_ON_ASYNCIO = """
+import asyncio, signal
+from gpt import AsyncGpt
+other = AsyncGpt(backend=client.backend)
+async def use():
+    await other.chat.stream('hi', max_tokens=2).until_done()
+asyncio.run(use())
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    try:
+        asyncio.run(use())
+    except ValueError as error:
+        print(type(error).__name__, 'does not live through a fork' in str(error), flush=True)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+asyncio.run(use())
+print(os.waitstatus_to_exitcode(status))
+asyncio.run(other.close())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork_on_asyncio() -> None:
+    """The same on asyncio, where the child's threads are not there either; the parent streams on."""
+    done = run(FORK_ON_ASYNCIO)
     assert (0, "InvalidRequestError True\n0\n", "") == (done.returncode, done.stdout, done.stderr)
 
 

@@ -340,8 +340,8 @@ ANYTHING: list[Any] = [None, True, 3, -1.5, "x", [], ["x"], [3], [{}], {}, {"x":
                        [{"role": "user", "content": [{"type": "text"}]}], [{"role": "assistant"}], [{"role": "tool"}]]  # fmt: skip
 """Values that are right for some parameters and wrong for most."""
 
-NOT_IN_SCHEMAS = {"messages: the list is empty", "stream_options: only with stream"}
-"""How refusals begin that a schema of one value cannot say, or need not."""
+NOT_IN_SCHEMAS = "stream_options: only with stream"
+"""How the refusal begins that a schema of one value cannot say."""
 
 
 def test_requests_of_any_form() -> None:
@@ -363,7 +363,7 @@ def test_requests_of_any_form() -> None:
                 else:
                     assert 400 == response.status
                     message = json.loads(said)["error"]["message"]
-                    assert wrong or message.partition(";")[0] in NOT_IN_SCHEMAS, (body, message)
+                    assert wrong or message.startswith(NOT_IN_SCHEMAS), (body, message)
                 if value is sample:
                     assert 200 == response.status, (param, said)
     assert len(SAMPLES) < taken < len(SAMPLES) * len(ANYTHING)

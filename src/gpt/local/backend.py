@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -32,7 +33,8 @@ from gpt.protocol.wire import Ended, ResponseInfo, Seconds
 from gpt.types import UNSET, ChatCompletion, ChatCompletionChunk, ChatRequest, Model, ModelList
 
 if TYPE_CHECKING:
-    from gpt.local.llama import Engine, Run, Settings
+    from gpt.backend import Put
+    from gpt.local.llama import Engine, Item, Run, Settings
     from gpt.protocol.tokens import TokenCount
 
 __all__ = ["Local", "LocalStream"]
@@ -138,9 +140,15 @@ class Local:
 
     def stream(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> LocalStream:
         """The answer as it is made. Leaving the block, or dropping the stream, stops the engine within one token."""
-        usage = request.stream_options
-        wanted = bool(usage is not UNSET and usage is not None and _get(usage, "include_usage"))
-        return self._start(request, options, usage=wanted)
+        return self._start(request, options, usage=_wants_usage(request))
+
+    def stream_into(self, request: ChatRequest, options: CallOptions, put: Put) -> LocalStream:
+        """The same, but that the engine's own thread calls `put` with each chunk, then with an error or None.
+
+        What comes back is not read; dropping it stops the engine. Clocks are not looked at, because nobody waits here who
+        could. Raises as a call does; `put` raises nothing.
+        """
+        return self._start(request, options, usage=_wants_usage(request), put=put)
 
     def count_tokens(self, request: ChatRequest, options: CallOptions = DEFAULT_OPTIONS) -> TokenCount:  # noqa: ARG002 - as calls
         """How many tokens the prompt takes: exactly, with the chat template applied. Loads the model; raises as a call does."""
@@ -193,7 +201,15 @@ class Local:
         asked, plan = engine_request(plain, vocabulary, calling, offer)
         return _Made(engine, plain, asked, offer, plan)
 
-    def _start(self, request: ChatRequest, options: CallOptions, *, usage: bool = True, whole: bool = False) -> LocalStream:
+    def _start(
+        self,
+        request: ChatRequest,
+        options: CallOptions,
+        *,
+        usage: bool = True,
+        whole: bool = False,
+        put: Put | None = None,
+    ) -> LocalStream:
         started = time.perf_counter()
         if options.headers or options.query:
             raise InvalidRequestError("headers, query: there is no server here to send them to", param="headers")
@@ -204,10 +220,12 @@ class Local:
                 param="n",
             )
         asked |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
-        run = engine.start(asked, options.cancel, plan.trials if plan else (), whole=whole)
         bare = bool(plain.logprobs) and not plain.top_logprobs
         readers = [Reader(offer, plan) if offer and plan else None for _ in range(plain.n or 1)]
-        return LocalStream(self, run, options, started, readers, usage=usage, bare_logprobs=bare)
+        answer = _Answer(self._name, readers, options.cancel, usage=usage, bare_logprobs=bare)
+        listener = None if put is None else partial(answer.give, put)
+        run = engine.start(asked, options.cancel, plan.trials if plan else (), whole=whole, listener=listener)
+        return LocalStream(self, run, options, started, answer)
 
     def models(self, options: CallOptions = DEFAULT_OPTIONS) -> ModelList:  # noqa: ARG002 - as every Backend
         """The model that answers here. Nothing is fetched or loaded; raises as a first call where there is no such file."""
@@ -237,6 +255,11 @@ class Local:
             self.close()
 
 
+def _wants_usage(request: ChatRequest) -> bool:
+    usage = request.stream_options
+    return bool(usage is not UNSET and usage is not None and _get(usage, "include_usage"))
+
+
 def _get(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else getattr(value, name)
 
@@ -256,57 +279,69 @@ class _Made(NamedTuple):
     plan: Plan | None
 
 
-class LocalStream:
-    """Chunks as the engine makes them."""
+class _Answer:
+    """What the engine's items come to: the protocol's chunks, and then an error or the end. Waits for nothing.
+
+    The engine's thread may hold it, so it does not hold the model.
+    """
 
     def __init__(
         self,
-        backend: Local,
-        run: Run,
-        options: CallOptions,
-        started: float,
+        model: str,
         readers: list[Reader | None],
+        cancel: threading.Event | None,
         *,
         usage: bool,
         bare_logprobs: bool,
     ) -> None:
-        self._backend = backend  # which frees the engine when it is dropped, so a stream keeps it
-        self._run = run
-        self._model = backend._name
+        self._model = model
         self._readers = readers  # of the choices
         self._unfinished = len(readers)
-        self._options = options
-        self._started = started
+        self._cancel = cancel
         self._usage_wanted = usage
         self._bare_logprobs = bare_logprobs
         self._counts = [0, 0]  # tokens of the prompt, and of all choices' answers
         self._cached = 0
         self._last: dict[str, Any] = {}
         self._timings: Any = None
-        self._ended = False
+        self.ended = False
 
-    def __iter__(self) -> Self:
-        return self
+    @property
+    def complete(self) -> bool:
+        """Whether it has ended, and each choice with a reason."""
+        return self.ended and self._unfinished <= 0
 
-    def __next__(self) -> ChatCompletionChunk:
-        while not self._ended:
-            item = self._get()
-            if item is None:
-                return self._end()
-            if isinstance(item, Exception):
-                self.close()
-                from gpt.local.llama import engine_error
+    def taken(self, run: Run, item: Item) -> ChatCompletionChunk | None:
+        """The chunk that an item of a run's comes to; None where it is none. Raises GptError; StopIteration at the end."""
+        if item is None:
+            return self._end(run)
+        if isinstance(item, Exception):
+            from gpt.local.llama import engine_error
 
-                raise engine_error(item)
-            if "error" in item:
-                self.close()
-                error = item["error"]
-                hint = "; Local(..., context=N) gives it more" if error.get("type") == "exceed_context_size_error" else ""
-                raise engine_failure(int(error.get("code") or 500), msgspec.json.encode(item), f"model {self._model}{hint}")
-            chunk = self._chunk(item)
+            raise engine_error(item)
+        if "error" in item:
+            error = item["error"]
+            hint = "; Local(..., context=N) gives it more" if error.get("type") == "exceed_context_size_error" else ""
+            raise engine_failure(int(error.get("code") or 500), msgspec.json.encode(item), f"model {self._model}{hint}")
+        return self._chunk(item)
+
+    def give(self, put: Put, run: Run, item: Item) -> bool:
+        """Give what an item comes to, to a reader who waits elsewhere. With `put` bound it is a Listener of the engine's."""
+        if self.ended:
+            return True
+        try:
+            chunk = self.taken(run, item)
+        except StopIteration:
+            put(None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the reader
+            self.ended = True
+            put(error)
+        else:
             if chunk is not None:
-                return chunk
-        raise StopIteration
+                put(chunk)
+            if item is None:
+                put(None)
+        return self.ended
 
     def _chunk(self, item: dict[str, Any]) -> ChatCompletionChunk | None:
         """The engine's chunk as the protocol has it; None for progress, counts, which are gathered, and what is held back."""
@@ -337,12 +372,12 @@ class LocalStream:
             said = reader is None or reader.read(choice) or said
         return codec.decode_chunk(msgspec.json.encode(item)) if said else None
 
-    def _end(self) -> ChatCompletionChunk:
-        self._ended = True
+    def _end(self, run: Run) -> ChatCompletionChunk:
+        self.ended = True
         if self._unfinished > 0:  # never to be taken for a whole answer
-            if self._options.cancel is not None and self._options.cancel.is_set():
+            if self._cancel is not None and self._cancel.is_set():
                 raise _cancelled()
-            if self._run.stopped:
+            if run.stopped:
                 raise InvalidRequestError("the answer was stopped, because the client was closed")
             raise ServerError(f"the model {self._model} broke off in the middle of its answer; try again", 500)
         if not self._usage_wanted:
@@ -357,7 +392,34 @@ class LocalStream:
         last = {**self._last, "choices": [], "usage": usage, "timings": self._timings}
         return codec.decode_chunk(msgspec.json.encode(last))
 
-    def _get(self) -> dict[str, Any] | Exception | None:
+
+class LocalStream:
+    """Chunks as the engine makes them."""
+
+    def __init__(self, backend: Local, run: Run, options: CallOptions, started: float, answer: _Answer) -> None:
+        self._backend = backend  # which frees the engine when it is dropped, so a stream keeps it
+        self._run = run
+        self._model = backend._name
+        self._options = options
+        self._started = started
+        self._answer = answer
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ChatCompletionChunk:
+        while not self._answer.ended:
+            item = self._get()
+            try:
+                chunk = self._answer.taken(self._run, item)
+            except BaseException:  # the end too, after which there is nothing to stop
+                self.close()
+                raise
+            if chunk is not None:
+                return chunk
+        raise StopIteration
+
+    def _get(self) -> Item:
         """The next of the queue. Raises RequestTimeoutError when a clock runs out."""
         timeout, deadline, cancel = self._options.timeout, self._options.deadline, self._options.cancel
         chunks = self._run.chunks
@@ -399,7 +461,7 @@ class LocalStream:
         """The facts of the answer so far."""
         began = self._run.first_token
         first = None if began is None else began - self._started
-        ended: Ended | None = "complete" if self._ended and self._unfinished <= 0 else None
+        ended: Ended | None = "complete" if self._answer.complete else None
         return ResponseInfo(elapsed=time.perf_counter() - self._started, first_byte=first, first_token=first, ended=ended)
 
     def __enter__(self) -> Self:
@@ -410,7 +472,7 @@ class LocalStream:
 
     def close(self) -> None:
         """Stop the engine's work on this answer, within one token."""
-        self._ended = True
+        self._answer.ended = True
         self._run.stopped = True
 
     def __del__(self) -> None:

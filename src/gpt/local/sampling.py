@@ -329,7 +329,7 @@ def _logit_bias(biases: Mapping[Any, float], vocabulary: int) -> list[list[float
 
 
 def _response_format(request: ChatRequest) -> dict[str, Any] | None:
-    """The form that the engine is to keep to; it enforces a schema, and nothing else."""
+    """The form that the engine is to keep to, as a schema."""
     if request.response_format is UNSET:
         return None
     wanted: dict[str, Any] = msgspec.to_builtins(request.response_format)

@@ -66,8 +66,8 @@ SERVERS: tuple[Server, ...] = (
             # Seen with its own server: tests/test_engine_server.py.
             streams_usage=True,
             dialect="grammar",
-            rungs=("json_schema", "prompt"),
-            ignores=("response_format: json_object", *LEGACY, *SEARCHED_AND_SPOKEN),
+            rungs=("json_schema", "json_object", "prompt"),
+            ignores=(*LEGACY, *SEARCHED_AND_SPOKEN),
         )
     ),
     Server(

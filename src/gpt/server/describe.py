@@ -110,6 +110,8 @@ class _Schemas:
                 if item.name not in _LEFT_OUT and not (declared is ChatRequest and item.name in self._refuses)
             ]
             properties = {item.encode_name: self.of(hints[item.name]) for item in fields}
+            if declared is ChatRequest:
+                properties["messages"]["minItems"] = 1  # an empty list is refused by `Chat`, not by the types
             # A default that has to be made is one that is written out: see `types.written`.
             always = issubclass(declared, Received)
             required = [
