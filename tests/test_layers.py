@@ -23,6 +23,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("gpt.tools",),
     ("gpt.client",),
     ("gpt.fallback",),
+    ("gpt.batch",),
     ("gpt.server",),
     ("gpt.testing",),
     ("gpt.check",),
@@ -95,8 +96,10 @@ OUTSIDE = {
     "huggingface_hub": ["gpt.local.weights"],
     "httptools": ["gpt.remote.http.parse"],
     "opentelemetry": ["gpt.otel"],
+    "ray": ["gpt.batch.cluster"],
     "sqlite3": ["gpt.database"],
     "tiktoken": ["gpt.tokenizer"],
+    "pyarrow": ["gpt.batch.parquet"],
 }
 
 

@@ -99,7 +99,7 @@ _WHOLE = ("types", "errors", "stream")
 """Modules whose whole `__all__` is public here."""
 
 
-_MODULES = ("backend", "client", "errors", "models", "parts", "prices", "sdkconfiguration", "stream", "types", "utils")
+_MODULES = ("backend", "batch", "client", "errors", "models", "parts", "prices", "sdkconfiguration", "stream", "types", "utils")
 """Modules that `import gpt` alone makes reachable, as `gpt.models.components`."""
 
 

@@ -56,6 +56,7 @@ from gpt import (
     repeatable,
     tool,
 )
+from gpt.batch.jobs import Output, Task, read_output
 
 client = Gpt(server_url="http://h/v1", model="m", timeout=Timeout(connect=1), max_retries=2)
 boxed = Gpt(backend=Local("x.gguf", context=8192, slots=4))
@@ -187,6 +188,11 @@ if cached.info is not None:
 pace = Pace(requests_per_minute=10, burst=60)
 assert_type(pace.max_concurrent, int | None)
 limited = Gpt(backend=Limit(Limit(client.backend, pace), requests_per_minute=10, tokens_per_minute=1e5, max_concurrent=3))
+apart = Pace(input_tokens_per_minute=1e5, output_tokens_per_minute=0.5, max_concurrent=256, adapt_concurrency=True)
+assert_type(apart.output_tokens_per_minute, float | None)
+apart.change(output_tokens_per_minute=2e4, share=0.05)
+Limit(client.backend, input_tokens_per_minute=10, adapt_concurrency=True)
+Pace(share=0.05)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 Limit(client.backend, requests=10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 recorded = Gpt(backend=Record(cache, "talk.jsonl"))
 replayed = Replay("talk.jsonl", strict=False, paced=True, recut=3)
@@ -250,6 +256,14 @@ async def on_asyncio() -> None:
         async for one in await other.chat.completions.create(messages=said, stream=True):
             assert_type(one, ChatCompletionChunk)
 
+
+Task(prompt="{question}", system="Be brief.", params={"temperature": 0}, keep=("id",), output="completions")
+Task(prompt=lambda row: [UserMessage(row["question"])], into=City, reasks=1)
+assert_type(read_output(b"{}"), Output)
+assert_type(read_output("{}").error, dict[str, Any] | None)
+assert_type(read_output("{}").ok, bool)
+Task(output="csv")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Task(prompt=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 Replay("talk.jsonl", strickt=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 client.chat.complete("hi", temprature=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

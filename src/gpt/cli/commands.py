@@ -12,6 +12,8 @@ import sys
 
 TYPE_CHECKING = False  # not from `typing`, whose import is a good part of what `gpt --help` takes
 if TYPE_CHECKING:
+    from typing import Any
+
     from gpt.client import Gpt
 
 WELL, FAILED, USAGE, REFUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
@@ -20,15 +22,17 @@ _TOP = """\
 usage: gpt [options] PROMPT        answer a prompt; what comes on stdin is joined to it
        gpt chat [options]          hold a conversation
        gpt serve [options] TARGET  answer the same protocol over HTTP
+       gpt batch IN -o OUT         answer each row of a file once, and go on after anything
        gpt check [options] URL     say what a server honours, refuses, ignores and gets wrong
 """
 
-COMMANDS = ("chat", "serve", "check")
+COMMANDS = ("chat", "serve", "batch", "check")
 """Those that have a word of their own; anything else is a prompt."""
 
 
 _ABOUT = {
     "serve": "Answer chat completions over HTTP, by the model in the box, a GGUF file, or a server behind this one.",
+    "batch": "Answer each row of a file once. The same command again goes on with a job that was stopped, or died.",
     "check": "Say of any chat-completions server what it honours, refuses, ignores silently and gets wrong.",
 }
 
@@ -42,15 +46,8 @@ def parser(command: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=_width()),
     )
-    if command == "serve":
-        from gpt.cli.serve import arguments
-
-        arguments(made)
-        return made
-    if command == "check":
-        from gpt.cli.check import arguments as arguments_of_check
-
-        arguments_of_check(made)
+    if command in ("serve", "batch", "check"):
+        _module(command).arguments(made)
         return made
     if command == "ask":
         made.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; words are joined by spaces")
@@ -64,6 +61,13 @@ def parser(command: str) -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", help="print the completion as one JSON object")
     made.add_argument("--version", action="store_true", help="print the version")
     return made
+
+
+def _module(command: str) -> Any:
+    """The file of a command, which has a function of its name."""
+    from importlib import import_module
+
+    return import_module(f"gpt.cli.{command}")
 
 
 def _width() -> int:
@@ -86,15 +90,8 @@ def run(arguments: list[str]) -> int:
     from gpt.errors import ContentPolicyError, GptError
 
     try:
-        if command == "chat":
-            from gpt.cli.chat import chat as command_run
-        elif command == "serve":
-            from gpt.cli.serve import serve as command_run
-        elif command == "check":
-            from gpt.cli.check import check as command_run
-        else:
-            from gpt.cli.ask import ask as command_run
-        return command_run(options)
+        status: int = getattr(_module(command), command)(options)
+        return status
     except ContentPolicyError as error:
         complain(error)
         return REFUSED
@@ -107,11 +104,24 @@ def run(arguments: list[str]) -> int:
         # The reader has gone. Python would flush stdout once more at exit and complain; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return FAILED
 
 
-def complain(error: Exception) -> None:
-    """Say on stderr what went wrong."""
-    print(f"gpt: {error}", file=sys.stderr)
+def complain(error: Exception | str) -> None:
+    """Say on stderr what went wrong, and what is noted of it."""
+    for text in (error, *getattr(error, "__notes__", ())):
+        print(f"gpt: {text}", file=sys.stderr)
+
+
+def box_answers() -> None:
+    """Say on stderr that the model in the box answers."""
+    print(
+        "gpt: no OPENAI_API_KEY and no --base-url, so the model in the box answers (135 million parameters: "
+        "for trying things, not for facts)",
+        file=sys.stderr,
+    )
 
 
 def client(options: argparse.Namespace) -> Gpt:
@@ -124,9 +134,5 @@ def client(options: argparse.Namespace) -> Gpt:
     url = options.base_url
     if url is None and not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL"):
         url = "local:"
-        print(
-            "gpt: no OPENAI_API_KEY and no --base-url, so the model in the box answers (135 million parameters: "
-            "for trying things, not for facts)",
-            file=sys.stderr,
-        )
+        box_answers()
     return Gpt(server_url=url, model=options.model)
