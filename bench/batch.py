@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench import loopback
 
-ROWS = 20_000
+ROWS = 50_000
 CONCURRENCY = 64
 ROUNDS = 5
 LENGTHS = (10_000, 100_000, 1_000_000)

@@ -482,6 +482,36 @@ def test_no_most() -> None:
     assert 700 == places.limit
 
 
+def test_unlimited() -> None:
+    """What goes out while nothing limits it is put down as one a second, and counts as it is where a limit is told of later."""
+    rate = Rate(None)
+    charges = [rate.take(number / 100, 3) for number in range(1000)]
+    assert len(rate._log) <= 11
+    assert 3000 == rate._sum
+    rate.settle(charges[500], 1)
+    rate.settle(charges[-1], 5)
+    rate.change(3000)
+    assert 0.0 == rate.wait(10.0, 0)
+    assert 51.0 <= rate.wait(10.0, 1) <= 52.0  # until what went out in the first second is older than a minute
+    assert 0.0 == rate.wait(71.5, 3000)
+    rate.settle(charges[0], 100)  # gone from the log
+    assert 0.0 == rate.wait(71.5, 3000)
+
+
+def test_unlimited_after_a_retry() -> None:
+    """What goes out later than now is put down by itself, and what goes out before it beside it."""
+    rate = Rate(None)
+    rate.take(0.0, 1)
+    rate.take(0.0, 1, 5.0)
+    for now in (0.5, 1.0, 4.0, 6.0):
+        rate.take(now, 1)
+    assert 6 == rate._sum
+    assert sorted(charge.at for charge in rate._log) == [charge.at for charge in rate._log]
+    rate.change(6)
+    assert rate.wait(7.0, 1) <= WINDOW
+    assert 0.0 == rate.wait(6.0 + WINDOW, 6)
+
+
 def test_most_changed() -> None:
     """The most may be set anew: a share of it."""
     places = Places(8)
@@ -555,6 +585,16 @@ def test_begins_small() -> None:
     assert [100] * 1000 == calls.over(1000)
     assert (3, 1) == (AdaptivePlaces(3).limit, AdaptivePlaces(1).limit)
     assert 8000 < Calls(None, alone).go(100_000)
+
+
+@pytest.mark.parametrize(("a_second", "least", "most"), [(3000.0, 100, 256), (30.0, 1, 8)])
+def test_quick_calls(a_second: float, least: int, most: int) -> None:
+    """Calls that are over at once are as many as they like, though more at once bring no more; slow ones are not."""
+    calls = Calls(256, lambda _: a_second)
+    calls.go(3000)
+    seen = calls.over(30_000)
+    assert least <= sorted(seen)[len(seen) // 10]
+    assert sorted(seen)[9 * len(seen) // 10] <= most
 
 
 @pytest.mark.parametrize("tokens", [100.0, 0.0])

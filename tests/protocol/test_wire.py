@@ -36,6 +36,16 @@ def test_origin(origin: Origin, expected: str) -> None:
     assert expected == str(origin)
 
 
+def test_headers_mention() -> None:
+    """A part of a name is found in any case, whether the lines have been read yet or not."""
+    for headers in (Headers([("X-RateLimit-Limit", "1")]), Headers(lines=b"X-RateLimit-Limit: 1\r\nb: 2")):
+        for _ in range(2):
+            assert headers.mentions("-ratelimit-")
+            assert not headers.mentions("-other-")
+            assert "1" == headers["x-ratelimit-limit"]
+    assert not Headers().mentions("x")
+
+
 def test_headers() -> None:
     """Names match in any case; repeated fields are joined."""
     headers = Headers([("X-A", "1"), ("b", "2"), ("x-a", "3")])

@@ -734,7 +734,7 @@ def took(source: ChatCompletion | Parsed[Any] | GptError, elapsed: Seconds, cost
     answers = (source,) if isinstance(source, ChatCompletion) else getattr(source, "completions", ())
     asked_for = [one for one in answers if not (one.info or _BARE).cached]
     usages = [one.usage for one in asked_for]
-    usage = added(usages) or _NOTHING
+    usage = (usages[0] if len(usages) == 1 else added(usages)) or _NOTHING
     return Facts(
         usage.prompt_tokens,
         usage.completion_tokens,

@@ -81,4 +81,15 @@ def drive(
                 loop.add_signal_handler(number, interrupt)
         return await made.run()
 
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=quick_loop()) as runner:
+        return runner.run(main())
+
+
+def quick_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop of uvloop, where it is installed, which takes less for each row; None: asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return made

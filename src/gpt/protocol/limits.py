@@ -54,9 +54,9 @@ def rate_limits(headers: Headers) -> RateLimits | None:
     `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`: Anthropic ("Rate limits"), whose
     reset is a time as RFC 3339 has it; only where there are none of the others.
     """
-    fields = {name: headers[name] for name in headers if "-ratelimit-" in name}
-    if not fields:
+    if not headers.mentions("-ratelimit-"):
         return None
+    fields = {name: headers[name] for name in headers if "-ratelimit-" in name}
     date = headers.get("date", "")
     for names in (_NAMES, _ANTHROPIC):
         found = RateLimits(*(_limit(fields, kinds, date) for kinds in names))

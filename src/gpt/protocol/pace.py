@@ -40,6 +40,9 @@ WINDOW = 61.0
 SOON: Seconds = 1e-6
 """Waits shorter than this are over: sums of floating-point times do not meet to the last digit."""
 
+TOGETHER: Seconds = 1.0
+"""What goes out in such a time is put down as one while nothing limits it."""
+
 _WINDOWS = (60.0, 3600.0, 86400.0)
 _NEAR = 0.1
 
@@ -56,16 +59,23 @@ REFUSALS = frozenset({429, 503, 529})
 
 
 class Charge:
-    """What one attempt takes from a rate. `amount` is what was reserved, later what was taken; `at` is when it goes out."""
+    """What one attempt takes from a rate. `amount` is what was reserved, later what was taken; `at` is when it goes out.
 
-    __slots__ = ("amount", "at", "logged", "place")
+    While nothing limits a rate those of a second are put together in one, which they are `within`: a batch makes hundreds of
+    thousands of calls in a minute.
+    """
 
-    def __init__(self, at: Seconds, amount: float, place: float) -> None:
+    __slots__ = ("amount", "at", "logged", "place", "since", "within")
+
+    def __init__(self, at: Seconds, amount: float, place: float, within: Charge | None = None) -> None:
         self.at = at
         self.amount = amount
         self.place = place
         """All that had been reserved up to here, this included: tells what a server cannot know of yet."""
-        self.logged = True
+        self.logged = within is None
+        self.within = within
+        self.since = -math.inf
+        """Of one that is several: when the first went out."""
 
 
 class Rate:
@@ -205,6 +215,8 @@ class Rate:
 
     def take(self, now: Seconds, amount: float, after: Seconds = 0.0) -> Charge:
         """The charge of an attempt that goes out in `after` seconds, whatever the limit says."""
+        if not after and self.limit is None and self._until <= self._stamp:
+            return self._put_together(now, amount)
         self._advance(now)
         self._reserved += amount
         charge = Charge(now + after, amount, self._reserved)
@@ -217,12 +229,31 @@ class Rate:
         self._left -= amount
         return charge
 
+    def _put_together(self, now: Seconds, amount: float) -> Charge:
+        """The charge of an attempt that goes out now, which nothing limits: it counts where a limit is told of later."""
+        self._reserved += amount
+        log = self._log
+        if not log or now - log[-1].since >= TOGETHER or log[-1].at > now:
+            self._advance(now)
+            one = Charge(max(now, log[-1].at) if log else now, 0.0, self._reserved)
+            one.since = now
+            log.append(one)
+        one = log[-1]
+        one.at = max(one.at, now)
+        one.amount += amount
+        self._sum += amount
+        return Charge(now, amount, self._reserved, one)
+
     def settle(self, charge: Charge, amount: float) -> None:
         """Replace what was reserved by what was taken. The server's word stands: it knows its own count."""
         more = amount - charge.amount
         charge.amount = amount
         self._level -= more
-        if charge.logged:
+        counted = charge
+        if charge.within is not None:
+            counted = charge.within
+            counted.amount += more
+        if counted.logged:
             self._sum += more
 
     def told(self, now: Seconds, said: Limit, charge: Charge) -> None:
@@ -335,7 +366,13 @@ class Measured(NamedTuple):
         return 0 if abs(gain) <= CHANGED + 2 * math.hypot(self.error, other.error) else 1 if gain > 0 else -1
 
     def worth(self, fewer: Measured) -> float:
-        """What the places beyond `fewer` are worth: 1.0 where each brings as much as those before, 0.0 where none does."""
+        """What the places beyond `fewer` are worth: 1.0 where each brings as much as those before, 0.0 where none does.
+
+        Where calls are over within `QUICK` it is 1.0: a queue that short troubles nobody, and what the caller itself takes
+        between its calls, which a rate by places leaves out, would be a good part of it.
+        """
+        if self.places < QUICK * self.calls:
+            return 1.0
         return self.gain(fewer) / math.log(self.places / fewer.places)
 
 
@@ -344,6 +381,9 @@ FIRST = 8
 
 WORTH = 0.2
 """What more places must be worth to be kept."""
+
+QUICK: Seconds = 0.1
+"""Calls that take less on average may be as many as they like."""
 
 FULL_WORTH = 0.6
 """More places that are worth as much are not given up again soon: fewer would bring less."""

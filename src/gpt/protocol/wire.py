@@ -122,6 +122,12 @@ class Headers(Mapping[str, str]):
             self._fields = _joined((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
         return self._fields
 
+    def mentions(self, part: str) -> bool:
+        """Whether a name may have this in it, in lower case: a quick look, which does not read the lines yet."""
+        if self._fields is None:
+            return part.encode("latin-1") in self._lines.lower()
+        return any(part in name for name in self._fields)
+
     def __getitem__(self, name: str) -> str:
         return self._read()[name.lower()]
 
