@@ -34,6 +34,7 @@ bench: .venv/bench
 
 soak: .venv/dev
 	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.kills
 
 fuzz: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'

@@ -89,6 +89,7 @@ class Ray:
                     "(RAY_AUTH_MODE=token)?"
                 ) from error
             self._ours, self._alone = True, address == "local"
+            _hush(quiet=True)
         return ray
 
     def close(self) -> None:
@@ -98,6 +99,7 @@ class Ray:
 
             self._ours = self._alone = False
             ray.shutdown()
+            _hush(quiet=False)
 
     def run(self, work: Work, shards: Iterable[int], look: Look) -> None:
         """Have these shards worked on; see `Executor`."""
@@ -177,6 +179,18 @@ class Ray:
             f"executor: no machine of the Ray cluster has room for a task, which asks for {asked}; there are {there}. Ask for "
             "less, as in Ray(num_cpus=0.5), or for a larger cluster"
         )
+
+
+def _hush(*, quiet: bool) -> None:
+    """Keep Ray from printing on stdout what its machines say, that a worker died for one, or let it.
+
+    It does so whatever `log_to_driver` is (`listen_error_messages` in ray/_private/worker.py, release 2.60), where output of
+    ours may be; by this switch its own debugger keeps it quiet (`ray/util/rpdb.py`).
+    """
+    from ray._private import worker
+
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = not quiet
 
 
 def room_of(there: Mapping[str, float], needs: Mapping[str, float]) -> int:

@@ -249,8 +249,6 @@ class _Worker:
         """Whether it ever asked for a shard."""
         self.heard_of = True
         """Whether it may still say something."""
-        self.well = False
-        """Whether it said that it has ended."""
         self.until: Seconds | None = None
         """When it is killed."""
 
@@ -317,7 +315,6 @@ class _Run:
                     worker.shards.append(number)
                 worker.pipe.send(number)
                 return
-            worker.well = True
             if said is not None:
                 self._shards.fail(said)
         except (EOFError, OSError):
@@ -344,7 +341,7 @@ class _Run:
         shards = self._shards
         code = worker.process.exitcode or 0
         shards.lost(worker.shards, _told(code))
-        if worker.well or shards.stopping:
+        if shards.stopping:
             return
         if not worker.began:
             self._stillborn += 1
