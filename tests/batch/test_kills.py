@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from bench.kills import FAULTS, killed
-from gpt.testing import Fault
+from bench.kills import killed
 
 
 @pytest.mark.parametrize(
-    ("executor", "out", "faults"),
-    [
-        ("here", "out.jsonl", ()),
-        ("here", "out.batch.jsonl", [fault for fault in FAULTS if fault.stall is None]),
-        ("processes", "out", ()),
-        ("processes", "parts.parquet", ()),
-    ],
+    ("executor", "out"),
+    [("here", "out.jsonl"), ("here", "out.batch.jsonl"), ("processes", "out"), ("processes", "parts.parquet")],
 )
-def test_kills(tmp_path: Path, executor: str, out: str, faults: Sequence[Fault]) -> None:
+def test_kills(tmp_path: Path, executor: str, out: str) -> None:
     """As many rows come out as went in, none twice, none torn; asked twice were at most those under way at the kills."""
-    assert killed(tmp_path, executor, 3, out=out, seed=1, faults=faults).kills
+    assert killed(tmp_path, executor, 3, out=out, seed=1).kills
 
 
 def test_kills_on_ray(tmp_path: Path, ray_address: str) -> None:

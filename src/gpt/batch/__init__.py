@@ -15,6 +15,7 @@ from gpt.batch.drive import read as read
 from gpt.batch.drive import status as status
 from gpt.batch.jobs import Output as Output
 from gpt.batch.journal import BusyError as BusyError
+from gpt.batch.processes import Doing as Doing
 from gpt.batch.processes import Executor as Executor
 from gpt.batch.processes import Processes as Processes
 from gpt.batch.progress import Progress as Progress
@@ -26,6 +27,7 @@ __all__ = [
     "BatchSettings",
     "BusyError",
     "DifferentError",
+    "Doing",
     "Executor",
     "Output",
     "Processes",
