@@ -4,6 +4,8 @@
     print(Gpt(server_url="local:").chat.complete("Name three rivers.").text)
 
 Names load when they are asked for, so that `import gpt` costs nothing that is not used.
+
+PYTEST_DONT_REWRITE: the package has a plugin of pytest, and who imports it before pytest starts would be warned of that.
 """
 
 from __future__ import annotations

@@ -320,6 +320,7 @@ class _Setup(msgspec.Struct):
     endpoint: Any = None
     network: Any = None
     local_url: str | None = None
+    replay_url: str | None = None
 
 
 def _set_up(
@@ -363,6 +364,9 @@ def _set_up(
     if url is not None and url.startswith("local:"):
         _refuse({"client": client} | {name: of(name) for name in _FOR_SERVERS}, 'with "local:", where there is no server')
         return _Setup(_Core(model, _local_options(timeout, deadline, policy), on_event, meter), local_url=url)
+    if url is not None and url.startswith("replay:"):
+        _refuse({"client": client} | {name: of(name) for name in _FOR_SERVERS}, 'with "replay:", where there is no server')
+        return _Setup(_Core(model, _local_options(timeout, deadline, policy), on_event, meter), replay_url=url)
     from gpt.remote.backend import endpoint
 
     made = endpoint(
@@ -455,7 +459,8 @@ class Gpt:
     """A client: asks a model, wherever it is.
 
     Without arguments it asks the server that OPENAI_BASE_URL names, else the hosted service, with OPENAI_API_KEY.
-    `server_url="local:"` asks the model in the box, `backend=` any Backend. `api_key=""` means no key, None the environment's.
+    `server_url="local:"` asks the model in the box, "replay:talk.jsonl" is answered from a recording, `backend=` asks any
+    Backend. `api_key=""` means no key, None the environment's.
     The first six parameters are the seed's; `api_key` and `base_url` are other names of the first and third. Seconds
     throughout: `timeout` per attempt, `deadline` for a whole call. May be shared by threads. Raises InvalidRequestError.
     """
@@ -545,6 +550,10 @@ def _blocking_backend(setup: _Setup, client: Any) -> Backend:
         from gpt.local.backend import Local
 
         return Local.from_url(setup.local_url)
+    if setup.replay_url is not None:
+        from gpt.layers.record import Replay
+
+        return Replay.from_url(setup.replay_url)
     from gpt.remote.backend import RemoteBackend
 
     transport = None
@@ -1031,6 +1040,10 @@ def _async_backend(setup: _Setup, client: Any) -> AsyncBackend:
         from gpt.local.backend import Local
 
         return in_threads(Local.from_url(setup.local_url))
+    if setup.replay_url is not None:
+        from gpt.layers.record import AsyncReplay
+
+        return AsyncReplay.from_url(setup.replay_url)
     from gpt.remote.backend import AsyncRemoteBackend
 
     transport = None

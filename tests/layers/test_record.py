@@ -19,6 +19,7 @@ from gpt import (
     AsyncGpt,
     AsyncRecord,
     AsyncReplay,
+    ChatCompletion,
     ChatRequest,
     Gpt,
     GptError,
@@ -672,6 +673,92 @@ def test_layer(tmp_path: Path) -> None:
     assert isinstance(AsyncRecord(AsyncWatched(AsyncScripted("a"), print), tmp_path / "x").profile, type(None))  # type: ignore[arg-type]
     recorder.complete(REQUEST)
     assert f"Replay({str(tmp_path / 'x')!r})" == repr(Replay(tmp_path / "x"))
+
+
+URLS: list[tuple[str, dict[str, Any]]] = [
+    ("", {}),
+    ("?recut=3", {"_recut": 3}),
+    ("?recut=3&seed=7", {"_recut": 3, "_seed": 7}),
+    ("?paced=true&strict=false", {"_paced": True}),
+    ("?paced=false&strict=true", {}),
+]
+
+
+@pytest.mark.parametrize(("settings", "what"), URLS)
+@pytest.mark.parametrize("slashes", ["", "//"])
+def test_by_url(way: Way, settings: str, what: dict[str, Any], slashes: str) -> None:
+    """A URL names a recording to both clients, with its settings."""
+    way.record(TALK, use=calls(read()))
+    url = f"replay:{slashes}{way.path}{settings}"
+
+    usual = {"_recut": None, "_seed": None, "_paced": False}
+
+    def settled(client: Any) -> None:
+        assert usual | what == {name: getattr(client.backend, name) for name in usual}
+        assert ("strict=false" not in settings) == client.backend._tape._strict
+
+    async def on_asyncio() -> ChatCompletion:
+        async with AsyncGpt(server_url=url, model="m", timeout=5) as client:
+            settled(client)
+            return await client.chat.complete("a")
+
+    if way.blocking:
+        with Gpt(server_url=url, model="m", timeout=5) as client:
+            settled(client)
+            made = client.chat.complete("a")
+    else:
+        made = asyncio.run(on_asyncio())
+    assert "the Nile" == made.text
+
+
+def test_by_environment(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment may name a recording as it names a server."""
+    way.record(TALK, use=calls(read()))
+    monkeypatch.setenv("OPENAI_BASE_URL", f"replay:{way.path}")
+    assert "the Nile" == Gpt(model="m").chat.complete("a").text
+
+
+WRONG_URLS: list[tuple[str, dict[str, Any], str]] = [
+    ("replay:", {}, 'server_url: "replay:" needs a recording'),
+    ("replay:x?zap=1", {}, "server_url: 'replay:x\\?zap=1' has zap=1; there are recut"),
+    ("replay:x?recut=few", {}, "has recut=few"),
+    ("replay:x?recut=-1", {}, "has recut=-1"),
+    ("replay:x?strict=no", {}, "has strict=no"),
+    ("replay:x?strict", {}, "has strict=;"),
+    ("replay:x?recut=0", {}, "recut: expected characters a piece"),
+    ("replay:x?seed=1", {}, "seed: says where streams are cut, which needs recut="),
+    ("replay:nowhere.jsonl", {}, "path: cannot read the recording nowhere.jsonl"),
+    ("replay:x", {"headers": {"a": "b"}}, 'headers: has no meaning with "replay:", where there is no server'),
+]
+
+
+@pytest.mark.parametrize(("url", "settings", "text"), WRONG_URLS)
+@pytest.mark.parametrize("kind", [Gpt, AsyncGpt])
+def test_wrong_urls(kind: Any, url: str, settings: dict[str, Any], text: str) -> None:
+    """What names no recording, or has no meaning with one, is refused by name."""
+    with pytest.raises(InvalidRequestError, match=text):
+        kind(server_url=url, **settings)
+
+
+def test_recut_by_seed(way: Way) -> None:
+    """With a seed texts come in pieces of 1 to so many characters, the same for every stream and every run with that seed."""
+    way.record([chunk("the Nile is a long river in Africa"), chunk(None, "stop")], use=calls(read()))
+    first, again = way.replay(calls(pieces(), pieces()), recut=4, seed=1, strict=False)
+    (other,) = way.replay(calls(pieces()), recut=4, seed=2)
+    assert first == again != other
+    assert ["the Nile is a long river in Africa"] * 2 == ["".join(first), "".join(other)]
+    assert {1, 2, 3, 4} == {len(piece) for piece in first if piece}
+
+
+def test_paced_without_waiting(way: Way) -> None:
+    """Where no test waits a paced replay gives all at once; the deadline is still held against the recorded times."""
+    slow(way)
+    time = Time()
+    sleep = time.sleep if way.blocking else time.asleep
+    with no_waiting():
+        made = way.replay(calls(read(), read(deadline=0.1)), paced=True, strict=False, clock=time, sleep=sleep)
+    assert isinstance(made[1], RequestTimeoutError)
+    assert ("the Nile", []) == (made[0].text, time.waits)
 
 
 @pytest.mark.parametrize("recut", [0, True, 1.5])

@@ -474,6 +474,15 @@ def test_recut(chunk: ChatCompletionChunk, size: int, count: int) -> None:
     assert 1 == count or all(len(choice.delta.content or "") <= size for piece in pieces for choice in piece.choices)
 
 
+def test_recut_as_drawn() -> None:
+    """Each piece is as long as is drawn, and all texts of a chunk are cut at the same places."""
+    drawn = iter([1, 3, 2, 3])
+    pieces = recut(said(ChunkChoice(Delta("abcdefgh", reasoning_content="ABC"))), 3, lambda most: min(most, next(drawn)))
+    assert [("a", "A"), ("bcd", "BC"), ("ef", None), ("gh", None)] == [
+        (piece.text, piece.choices[0].delta.reasoning) for piece in pieces
+    ]
+
+
 def test_last_piece() -> None:
     """What is no text comes with the last piece, the role with the first."""
     first, last = recut(said(ChunkChoice(Delta("ab", role="assistant"), "stop"), usage=Usage(1, 2, 3)), 1)

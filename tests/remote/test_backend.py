@@ -86,6 +86,7 @@ KEYS: list[tuple[dict[str, str], dict[str, Any], str | None]] = [
     ({"OPENAI_API_KEY": "env", "OPENAI_BASE_URL": "{url}"}, {"server_url": "{url}/other"}, "Bearer env"),
     ({"OPENAI_API_KEY": "env", "OPENAI_BASE_URL": "http://other.test"}, {"server_url": "{url}"}, None),
     ({"OPENAI_API_KEY": "env", "OPENAI_BASE_URL": "local:"}, {"server_url": "{url}"}, None),
+    ({"OPENAI_API_KEY": "env", "OPENAI_BASE_URL": "replay:x"}, {"server_url": "{url}"}, None),
     ({"OPENAI_API_KEY": "env", "OPENAI_BASE_URL": "{url}"}, {"api_key": ""}, None),
     ({"OPENAI_API_KEY": " env\n", "OPENAI_BASE_URL": "{url}"}, {}, "Bearer env"),
     ({}, {"server_url": "{url}", "api_key": "own"}, "Bearer own"),

@@ -101,7 +101,14 @@ def test_ends_while_it_stalls() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "text"),
-    [({"rate": 2.0}, "rate: expected"), ({"slices": 0}, "slices: expected"), ({"delay": -1.0}, "delay: expected 0 or more")],
+    [
+        ({"rate": 2.0}, "rate: expected"),
+        ({"jitter": -1.0}, "jitter: expected 0 or more"),
+        ({"duplicate": -1}, "duplicate: expected 0 or more"),
+        ({"uneven": True}, "uneven: needs slices="),
+        ({"slices": 0}, "slices: expected"),
+        ({"delay": -1.0}, "delay: expected 0 or more"),
+    ],
 )
 def test_refused(fault: dict[str, Any], text: str) -> None:
     """A fault that makes no sense is refused."""
@@ -142,3 +149,59 @@ def test_completions_of_ones_own() -> None:
                 made = stream.until_done()
             assert said.choices == made.choices
             assert (said.usage if profile.streams_usage else None) == made.usage
+
+
+def test_duplicates() -> None:
+    """The event of a number comes twice; where there is none of it, and in whole answers, nothing does."""
+    said = [["", "", "a ", "b", None], ["", "a ", "b", "b", None], ["", "a ", "b", None]]
+    with serve("a b", faults=[Fault(duplicate=number, times=1) for number in (0, 2, 5)]) as server:
+        with openai.OpenAI(base_url=server.url, api_key="k") as client:
+            for texts in said:
+                found = [part.choices[0].delta.content for part in client.chat.completions.create(**ASKED, stream=True)]
+                assert texts == found
+            server.faults = [Fault(duplicate=0)]
+            assert "a b" == client.chat.completions.create(**ASKED).choices[0].message.content
+
+
+class Pieces(Peer):
+    """The server's end of a connection that remembers in which pieces it was sent what."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data)
+
+
+def test_uneven() -> None:
+    """Uneven pieces have 1 to so many bytes, drawn from the seed, and are the answer."""
+
+    def pieces(seed: int) -> list[bytes]:
+        server = serve("a b", faults=[Fault(slices=7, uneven=True)], seed=seed)
+        with server:
+            peer = Pieces()
+            server._answer(peer, *server._draw(), "POST /v1/chat/completions HTTP/1.1", b"{}")
+        return peer.sent
+
+    once, again, other = pieces(1), pieces(1), pieces(2)
+    assert once == again != other
+    assert b"".join(once) == b"".join(other)
+    assert set(range(1, 8)) == {len(piece) for piece in once[:-1]}
+
+
+def test_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of jitter each request has its own part, the same for the same seed, over the delay."""
+
+    def waits(seed: int) -> list[float]:
+        with serve(faults=[Fault(delay=1.0, jitter=0.5)], seed=seed) as server:
+            found: list[float] = []
+            monkeypatch.setattr(server._ending, "wait", lambda seconds: found.append(seconds) or False)
+            client = Gpt(server_url=server.url)
+            for _ in range(4):
+                client.chat.complete("a")
+            return found
+
+    once, again, other = waits(1), waits(1), waits(2)
+    assert once == again != other
+    assert 4 == len(set(once))
+    assert all(1.0 <= seconds <= 1.5 for seconds in once)

@@ -21,6 +21,7 @@ from gpt import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionDeleted,
+    ChatRequest,
     ContentEvent,
     Cost,
     CustomToolCall,
@@ -57,6 +58,8 @@ from gpt import (
     tool,
 )
 from gpt.batch.jobs import Output, Task, read_output
+from gpt.testing import AsyncScripted, Fault, FaultServer, Pause, Scripted, Stall, no_waiting, serve, tool_call
+from gpt.testing import chunk as scripted_chunk
 
 client = Gpt(server_url="http://h/v1", model="m", timeout=Timeout(connect=1), max_retries=2)
 boxed = Gpt(backend=Local("x.gguf", context=8192, slots=4))
@@ -198,6 +201,21 @@ recorded = Gpt(backend=Record(cache, "talk.jsonl"))
 replayed = Replay("talk.jsonl", strict=False, paced=True, recut=3)
 assert_type(replayed.left, int)
 assert_type(Gpt(backend=replayed).chat.complete("hi"), ChatCompletion)
+assert_type(Replay.from_url("replay:talk.jsonl?recut=8&seed=7"), Replay)
+AsyncReplay("talk.jsonl", recut=8, seed=7)
+AsyncReplay("talk.jsonl", seeds=7)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+script = Scripted(
+    "a", tool_call("f", x=1), ["b", Pause(0.5), scripted_chunk("c", "stop")], ("d", Stall()), lambda asked: asked.model or ""
+)
+assert_type(script.asked, list[ChatRequest])
+assert_type(tool_call("f", x=1), ToolCall)
+AsyncGpt(backend=AsyncScripted("a"))
+AsyncGpt(backend=script)
+Scripted(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+with serve(script, faults=[Fault(slices=7, uneven=True, jitter=0.1, duplicate=0)], seed=1) as fault_server, no_waiting():
+    assert_type(fault_server, FaultServer)
+    fault_server.reply = replayed
+serve(AsyncScripted("a"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 completions = client.chat.completions

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable
+from functools import partial
 from io import FileIO
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
@@ -384,8 +385,13 @@ class ReplaySettings(TypedDict, total=False):
     strict: bool
     paced: bool
     recut: int | None
+    seed: int | None
     profile: Profile | None
     clock: Callable[[], Seconds]
+
+
+waits = True
+"""False in tests that have no time to wait: `gpt.testing.no_waiting`. A paced replay then gives all at once."""
 
 
 class _Replaying:
@@ -398,11 +404,16 @@ class _Replaying:
         strict: bool = True,
         paced: bool = False,
         recut: int | None = None,
+        seed: int | None = None,
         profile: Profile | None = None,
         clock: Callable[[], Seconds] = perf_counter,
     ) -> None:
         if recut is not None and (isinstance(recut, bool) or not isinstance(recut, int) or recut < 1):
             raise InvalidRequestError(f"recut: expected characters a piece, an int from 1, got {recut!r}", param="recut")
+        if seed is not None and recut is None:
+            raise InvalidRequestError(
+                "seed: says where streams are cut, which needs recut=, the characters that a piece has at most", param="seed"
+            )
         self._path = os.fspath(path)
         try:
             with open(self._path, "rb") as file:
@@ -413,8 +424,34 @@ class _Replaying:
         self._lock = threading.Lock()
         self._paced = paced
         self._recut = recut
+        self._seed = seed
         self._clock = clock
         self.profile = profile or self._tape.profile
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """The replay that a URL names: "replay:talk.jsonl", with settings as "replay:talk.jsonl?recut=8&seed=7".
+
+        They are `recut`, `seed`, `paced` and `strict`, the last two true or false. Raises InvalidRequestError.
+        """
+        from urllib.parse import parse_qsl
+
+        path, _, query = url.removeprefix("replay:").removeprefix("//").partition("?")
+        if not path:
+            raise InvalidRequestError('server_url: "replay:" needs a recording, as in "replay:talk.jsonl"', param="server_url")
+        settings: Any = {}
+        for name, text in parse_qsl(query, keep_blank_values=True):
+            if name in ("recut", "seed") and text.isascii() and text.isdigit():
+                settings[name] = int(text)
+            elif name in ("paced", "strict") and text in ("true", "false"):
+                settings[name] = text == "true"
+            else:
+                raise InvalidRequestError(
+                    f"server_url: {url!r} has {name}={text}; there are recut and seed with a number, and paced and strict with "
+                    "true or false; a file with a question mark in its name is given as backend=Replay(path)",
+                    param="server_url",
+                )
+        return cls(path, **settings)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r})"
@@ -438,7 +475,13 @@ class _Replaying:
         timed = exchange.timed() if exchange.error is None or exchange.chunks is not None else []
         if self._recut is None:
             return timed
-        return [(at, piece) for at, chunk in timed for piece in recording.recut(chunk, self._recut)]
+        draw = None
+        if self._seed is not None:
+            from random import Random
+
+            # One for each stream: where it is cut does not hang on the streams before it.
+            draw = partial(Random(self._seed).randint, 1)  # noqa: S311 - a script, not a secret
+        return [(at, piece) for at, chunk in timed for piece in recording.recut(chunk, self._recut, draw)]
 
     def _end(self, exchange: Exchange) -> GptError | None:
         """What ends the chunks of an exchange instead of their end."""
@@ -464,7 +507,7 @@ class _Pace:
             return 0.0, False
         late = self._deadline is not None and at > self._deadline
         until = self._deadline if late and self._deadline is not None else at
-        return max(0.0, self._started + until - self._clock()), late
+        return max(0.0, self._started + until - self._clock()) if waits else 0.0, late
 
 
 def _late() -> RequestTimeoutError:
@@ -476,9 +519,9 @@ class Replay(_Replaying):
 
     A request is answered as an equal one was (`protocol/canonical.py`; whoever was asked), each recorded answer once and in
     order; when they are used up that is an error, or with `strict=False` the last one repeats. Errors are raised as they were.
-    Streams come in the recorded chunks, or with `recut` in pieces of so many characters; whole answers and streams serve each
-    other. With `paced` all comes when it came, by `clock` and `sleep`. `profile` is the recorded one by default. `left` counts
-    the calls that have not been used. May be shared by threads.
+    Streams come in the recorded chunks, or with `recut` in pieces of so many characters, with `seed` of 1 to so many, at places
+    drawn from it; whole answers and streams serve each other. With `paced` all comes when it came, by `clock` and `sleep`.
+    `profile` is the recorded one by default. `left` counts the calls that have not been used. May be shared by threads.
 
     Raises InvalidRequestError for a file that is no recording, and in calls ReplayError for what was not recorded.
     """

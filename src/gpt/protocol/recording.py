@@ -7,7 +7,8 @@ carries outside its messages under a name that speaks of a secret is "...".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -422,26 +423,29 @@ _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 _OF_ALL = ("id", "object", "created", "model")
 
 
-def recut(chunk: ChatCompletionChunk, size: int) -> list[ChatCompletionChunk]:
+def recut(chunk: ChatCompletionChunk, size: int, draw: Callable[[int], int] | None = None) -> list[ChatCompletionChunk]:
     """The chunk in pieces, whose texts have at most `size` characters each, and which add up to the same.
 
-    Texts are content, thinking, refusals and the arguments of calls; but not arguments that are a whole object, which may
-    repeat what came before. What is no text comes with the last piece.
+    Each piece but the last has `size` characters, or as many as `draw(size)` says, which gives 1 to `size`. Texts are content,
+    thinking, refusals and the arguments of calls; but not arguments that are a whole object, which may repeat what came before.
+    What is no text comes with the last piece.
     """
     document = chunk.to_dict()
     # The index as the decoder has it: some servers leave it out.
     choices = [
         {**choice, "index": read.index} for choice, read in zip(document.get("choices") or (), chunk.choices, strict=True)
     ]
-    count = max((-(-len(text) // size) for choice in choices for text in _texts(choice)), default=1)
-    if count <= 1 or not _apart(choices):
+    longest = max((len(text) for choice in choices for text in _texts(choice)), default=0)
+    cuts = [0]
+    while cuts[-1] < longest:
+        cuts.append(cuts[-1] + (size if draw is None else draw(size)))
+    if len(cuts) <= 2 or not _apart(choices):
         return [chunk]
     facts = {name: document[name] for name in _OF_ALL if name in document}
     pieces = [
-        {**facts, "choices": [_piece(choice, slice(place * size, (place + 1) * size)) for choice in choices]}
-        for place in range(count - 1)
+        {**facts, "choices": [_piece(choice, slice(begin, end)) for choice in choices]} for begin, end in pairwise(cuts[:-1])
     ]
-    last = slice((count - 1) * size, None)
+    last = slice(cuts[-2], None)
     pieces.append({**document, "choices": [{**choice, **_piece(choice, last, whole=True)} for choice in choices]})
     return [codec.decode_chunk(msgspec.json.encode(piece)) for piece in pieces]
 

@@ -205,7 +205,9 @@ def endpoint(
     """
     named = os.environ.get("OPENAI_BASE_URL", "").strip() or HOSTED
     origin, path, own_query = parse_url(server_url or named)
-    if api_key is None and (origin == HOSTED_ORIGIN or (not named.startswith("local:") and origin == parse_url(named)[0])):
+    if api_key is None and (
+        origin == HOSTED_ORIGIN or (not named.startswith(("local:", "replay:")) and origin == parse_url(named)[0])
+    ):
         api_key = os.environ.get("OPENAI_API_KEY", "").strip()
         organization = organization or os.environ.get("OPENAI_ORG_ID")
         project = project or os.environ.get("OPENAI_PROJECT_ID")

@@ -5,6 +5,7 @@ Each request draws its fault from a generator seeded by `seed` and the request's
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections import Counter
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import msgspec
 
+from gpt.backend import Backend, CallOptions
+from gpt.errors import RequestTimeoutError, StreamTruncatedError, TransportError
+from gpt.testing.answers import Answered, Events, answered, check
 from gpt.testing.loopback import Gone, Loopback, Peer, answer, completion
 from gpt.types import ChatCompletion
 
@@ -22,8 +26,11 @@ if TYPE_CHECKING:
 Phase = Literal["request", "head", "body"]
 """Before the request is read; after it, before the first byte of the answer; in the middle of the answer's body."""
 
-Reply: TypeAlias = str | Mapping[str, Any] | ChatCompletion | Callable[[Any], str | Mapping[str, Any] | ChatCompletion]
-"""The text of the answer, a whole completion, or a function of the request's JSON that gives one of these."""
+Reply: TypeAlias = (
+    str | Mapping[str, Any] | ChatCompletion | Callable[[Any], str | Mapping[str, Any] | ChatCompletion] | Backend
+)
+"""The text of the answer, a whole completion, a function of the request's JSON that gives one of these; or a Backend that is
+asked: a scripted model, a recording, the model in the box."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +46,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str | None = None
     delay: float = 0.0
     """Seconds before the answer."""
+    jitter: float = 0.0
+    """Up to so many seconds more, drawn for each request."""
     stall: Phase | None = None
     """Go silent there, until the client leaves."""
     reset: Phase | None = None
@@ -47,6 +56,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Close the connection after so many bytes of the answer."""
     slices: int | None = None
     """Send the answer in pieces of so many bytes."""
+    uneven: bool = False
+    """The pieces have 1 to `slices` bytes, drawn for each."""
+    duplicate: int | None = None
+    """Send the event of this number, counted from 0, of a streamed answer twice."""
     pause: float = 0.0
     """Seconds between two pieces."""
     pings: float | None = None
@@ -64,12 +77,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
             raise ValueError(f"rate: expected a chance from 0 to 1, got {self.rate}")
-        for name in ("delay", "slow_close", "cut", "times", "pause", "pings"):
+        for name in ("delay", "jitter", "slow_close", "cut", "times", "pause", "pings", "duplicate"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name}: expected 0 or more, got {value}")
         if self.slices is not None and self.slices < 1:
             raise ValueError(f"slices: expected at least 1 byte, got {self.slices}")
+        if self.uneven and self.slices is None:
+            raise ValueError("uneven: needs slices=, the bytes that a piece has at most")
 
 
 NO_FAULT = Fault()
@@ -85,7 +100,12 @@ class FaultServer(Loopback):
 
     `url` is its base URL; `requests` holds head and body of each request (the last `keep` of them), `struck` how often each
     fault struck, by its place in `faults`, `answered` how many requests there were. The first fault that strikes a
-    request is played.
+    request is played. `reply` and `faults` may be changed at any time.
+
+    A Backend as `reply` is asked by the thread of each connection, and stays open. What it raises is answered with the status
+    that it had; a TransportError resets the connection, a StreamTruncatedError closes it, a RequestTimeoutError is silence. Its
+    streams are passed on as they come; those that a fault strikes, when they are whole. What it is not asked, as
+    `/v1/embeddings`, is answered with 404.
     """
 
     def __init__(
@@ -97,9 +117,11 @@ class FaultServer(Loopback):
         context: ssl.SSLContext | None = None,
         keep: int | None = None,
     ) -> None:
+        if isinstance(reply, Backend):
+            check(reply)
         super().__init__(self._serve_connection, context, keep=keep)
         self.reply = reply
-        self.faults = tuple(faults)
+        self.faults: Sequence[Fault] = tuple(faults)
         self.seed = seed
         self.struck: Counter[int] = Counter()
         self.answered = 0
@@ -115,8 +137,8 @@ class FaultServer(Loopback):
         self._ending.set()
         super().__exit__(*details)
 
-    def _draw(self) -> Fault:
-        """The fault of the next request."""
+    def _draw(self) -> tuple[Fault, random.Random]:
+        """The fault of the next request, and what its pieces are drawn from."""
         with self._lock:
             number = self.answered
             self.answered += 1
@@ -126,30 +148,46 @@ class FaultServer(Loopback):
                 strikes = chance.random() < fault.rate
                 if strikes and (fault.times is None or self.struck[place] < fault.times):
                     self.struck[place] += 1
-                    return fault
-        return NO_FAULT
+                    return fault, random.Random(f"{self.seed}/{number}/{place}")  # noqa: S311 - a script, not a secret
+        return NO_FAULT, chance
 
     def _serve_connection(self, peer: Peer) -> None:
         while True:
             peer.wait_for_request()
-            fault = self._draw()
+            fault, chance = self._draw()
             if _goes_wrong(fault, "request", peer):
                 return
             head, body = peer.read_request()
-            if fault.delay:
-                self._ending.wait(fault.delay)
+            if fault.delay or fault.jitter:
+                self._ending.wait(fault.delay + chance.uniform(0, fault.jitter))
             if _goes_wrong(fault, "head", peer):
                 return
             if fault.garbage is not None:
                 peer.send(fault.garbage)
                 return
-            if not self._answer(peer, fault, head, body):
+            if not self._answer(peer, fault, chance, head, body):
                 return
 
-    def _answer(self, peer: Peer, fault: Fault, head: str, body: bytes) -> bool:
+    def _answer(self, peer: Peer, fault: Fault, chance: random.Random, head: str, body: bytes) -> bool:
         """Send the answer. Gives whether the connection can be used again."""
-        content_type, said = self._said(fault, head, body)
-        lines = [f"content-type: {fault.content_type or content_type}", *(f"{n}: {v}" for n, v in fault.headers.items())]
+        try:
+            made = self._said(fault, head, body)
+            if not isinstance(made.body, bytes) and fault is NO_FAULT:
+                return self._pass_on(peer, made, made.body)
+            said = made.body if isinstance(made.body, bytes) else b"".join(made.body)
+        except StreamTruncatedError:
+            return False
+        except RequestTimeoutError:
+            peer.wait_for_close()
+            return False
+        except TransportError:
+            peer.reset()
+            return False
+        content_type = made.content_type
+        lines = [f"content-type: {fault.content_type or content_type}"]
+        lines += [f"{name}: {value}" for name, value in (*made.headers, *fault.headers.items())]
+        if fault.duplicate is not None and content_type == "text/event-stream":
+            said = _doubled(said, fault.duplicate)
         pieces = [said]
         if fault.chunked:
             size = max(1, len(said) // 3)
@@ -158,7 +196,8 @@ class FaultServer(Loopback):
             lines.append("content-encoding: gzip")
             pieces = _zipped(pieces)
             said = b"".join(pieces)
-        status = f"{fault.status or 200} {'OK' if fault.status in (None, 200) else 'Fault'}"
+        number = fault.status or made.status
+        status = f"{number} {'OK' if number == 200 else 'Fault'}"
         if fault.slow_close is not None:
             data = "\r\n".join([f"HTTP/1.1 {status}", *lines, "connection: close", "", ""]).encode() + said
         elif fault.chunked:
@@ -177,8 +216,10 @@ class FaultServer(Loopback):
             peer.send(data[: fault.cut])
             return False
         size = fault.slices or len(data)
-        for place in range(0, len(data), size):
-            peer.send(data[place : place + size])
+        while data:
+            end = chance.randint(1, size) if fault.uneven else size
+            peer.send(data[:end])
+            data = data[end:]
             if fault.pause:
                 self._ending.wait(fault.pause)
         if fault.slow_close is not None:
@@ -192,26 +233,48 @@ class FaultServer(Loopback):
         while not self._ending.wait(fault.pings):
             peer.send(b": ping\n\n")
 
-    def _said(self, fault: Fault, head: str, body: bytes) -> tuple[str, bytes]:
-        """Content type and body of the answer."""
+    def _pass_on(self, peer: Peer, made: Answered, events: Events) -> bool:
+        """Send the events of a stream as they come. Gives whether the connection can be used again."""
+        with contextlib.closing(events):
+            peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % made.content_type.encode())
+            for event in events:
+                peer.send(b"%x\r\n%b\r\n" % (len(event), event))
+        peer.send(b"0\r\n\r\n")
+        return True
+
+    def _said(self, fault: Fault, head: str, body: bytes) -> Answered:
+        """The answer, less what the fault does to it."""
         if isinstance(fault.body, bytes):
-            return "text/plain", fault.body
+            return Answered(200, "text/plain", fault.body)
         if fault.body is not None:
-            return "application/json", msgspec.json.encode(fault.body)
+            return _as_json(fault.body)
         if fault.status is not None and fault.status != 200:
-            said = {"error": {"message": f"a fault that was asked for: {fault.status}", "type": "fault"}}
-            return "application/json", msgspec.json.encode(said)
+            return _as_json({"error": {"message": f"a fault that was asked for: {fault.status}", "type": "fault"}})
+        reply = self.reply
+        if isinstance(reply, Backend):
+            check(reply)
+            return answered(reply, head, body, CallOptions(cancel=self._ending))
         if head.startswith("GET "):
-            return "application/json", msgspec.json.encode({"object": "list", "data": [{"id": "m", "object": "model"}]})
+            return _as_json({"object": "list", "data": [{"id": "m", "object": "model"}]})
         request = msgspec.json.decode(body) if body else {}
-        reply = self.reply(request) if callable(self.reply) else self.reply
+        reply = reply(request) if callable(reply) else reply
         if isinstance(reply, ChatCompletion):
             reply = reply.to_dict()
         made = completion(reply) if isinstance(reply, str) else dict(reply)
         if isinstance(request, dict) and request.get("stream"):
             wants = request.get("stream_options") or {}
-            return "text/event-stream", events(made, usage=wants.get("include_usage") is True)
-        return "application/json", msgspec.json.encode(made)
+            return Answered(200, "text/event-stream", events(made, usage=wants.get("include_usage") is True))
+        return _as_json(made)
+
+
+def _as_json(made: Mapping[str, Any]) -> Answered:
+    return Answered(200, "application/json", msgspec.json.encode(made))
+
+
+def _doubled(said: bytes, number: int) -> bytes:
+    """A stream with the event of this number twice; as it is, if it has not so many."""
+    parts = said.split(b"\n\n")
+    return b"\n\n".join([*parts[: number + 1], *parts[number:]]) if number < len(parts) - 1 else said
 
 
 def _goes_wrong(fault: Fault, phase: Phase, peer: Peer) -> bool:
