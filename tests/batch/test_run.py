@@ -591,6 +591,22 @@ def test_progress(tmp_path: Path) -> None:
     assert 25 == server.answered
 
 
+def test_signals_are_given_back(tmp_path: Path) -> None:
+    """What a caller has done with Ctrl-C and SIGTERM is as before."""
+    own = {number: lambda *_: None for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    try:
+        with Server() as server:
+            job(server, tmp_path / "out")
+        assert own == {number: signal.getsignal(number) for number in own}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with Server() as server:
+        job(server, tmp_path / "again")
+    assert before == {number: signal.getsignal(number) for number in own}
+
+
 def test_in_a_loop(tmp_path: Path) -> None:
     """Where an event loop is running, the caller is told to await."""
 

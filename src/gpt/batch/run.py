@@ -76,10 +76,18 @@ def drive(
 
     async def main() -> Report:
         loop = asyncio.get_running_loop()
+        before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.getsignal(number)
                 loop.add_signal_handler(number, interrupt)
-        return await made.run()
+        try:
+            return await made.run()
+        finally:
+            for one, handler in before.items():
+                loop.remove_signal_handler(one)
+                if handler is not None:  # None: it was not set by Python, which cannot set it again
+                    signal.signal(one, handler)
 
     with asyncio.Runner(loop_factory=quick_loop()) as runner:
         return runner.run(main())

@@ -47,6 +47,9 @@ _FORMATS = {
 }
 """Formats of texts that the engine holds a model to, and how many characters one may take; seconds may have six decimals."""
 
+_NAME = "^.{1,64}$"
+"""Names of fields that the schema does not name."""
+
 _PATTERNED = 256
 """Characters that a text with a pattern may have at least."""
 
@@ -258,6 +261,10 @@ class _Narrowing:
             elif schema.get("additionalProperties", True) is not False:
                 most = min(schema.get("maxProperties", self.items), self.items)
                 schema["maxProperties"] = max(most, schema.get("minProperties", 0))
+                if self._closes and "patternProperties" not in schema:
+                    # A name without a bound is filled to the last token, as a text is.
+                    schema["patternProperties"] = {_NAME: schema.get("additionalProperties", True)}
+                    schema["additionalProperties"] = False
 
     def _bound_number(self, schema: Schema, kind: str) -> None:
         least = schema.get("minimum", schema.get("exclusiveMinimum"))
