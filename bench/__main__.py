@@ -7,7 +7,7 @@ import sys
 
 from bench.measure import machine
 
-NAMES = ("startup", "request", "hops", "call", "stream", "structured", "layers", "local", "serve", "tools")
+NAMES = ("startup", "request", "hops", "call", "stream", "structured", "layers", "local", "serve", "tools", "batch")
 
 
 def main() -> None:

@@ -119,6 +119,13 @@ class AsyncBackend(Protocol):
     async def close(self) -> None: ...
 
 
+def is_awaited(backend: Any) -> bool:
+    """Whether a backend is for asyncio. The two protocols have the same names; what tells them apart is `complete`."""
+    import inspect
+
+    return inspect.iscoroutinefunction(backend.complete)
+
+
 def identity_of(backend: Any) -> str:
     """What answers, by a name without secrets, for the keys of a cache: backends with the same one answer alike.
 

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Type
 
 import msgspec
 
-from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, counter_of, host_of, in_threads, keeper_of
+from gpt.backend import (
+    DEFAULT_OPTIONS,
+    AsyncBackend,
+    Backend,
+    CallOptions,
+    counter_of,
+    host_of,
+    in_threads,
+    is_awaited,
+    keeper_of,
+)
 from gpt.errors import InvalidRequestError
 from gpt.layers.meter import Meter
 from gpt.protocol.codec import history
@@ -1027,15 +1037,12 @@ class AsyncGpt:
 
 def _async_backend(setup: _Setup, client: Any) -> AsyncBackend:
     if setup.backend is not None:
-        import inspect
-
         if not isinstance(setup.backend, AsyncBackend):
             raise InvalidRequestError(
                 f"backend: {type(setup.backend).__name__} has not the methods complete, stream, models, close", param="backend"
             )
-        # The two protocols have the same names; what tells them apart is whether `complete` is awaited.
         backend: Any = setup.backend
-        return backend if inspect.iscoroutinefunction(backend.complete) else in_threads(backend)
+        return backend if is_awaited(backend) else in_threads(backend)
     if setup.local_url is not None:
         from gpt.local.backend import Local
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
-from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, below, in_threads
+from gpt.backend import DEFAULT_OPTIONS, AsyncBackend, Backend, CallOptions, below, in_threads, is_awaited
 from gpt.batch.jobs import Task, answered, asked, failed, took
 from gpt.batch.progress import Facts
 from gpt.batch.rows import Row
@@ -77,7 +76,7 @@ def _on_asyncio(backend: Any, *, ours: bool) -> AsyncBackend:
     from gpt.remote.backend import AsyncRemoteBackend, RemoteBackend
     from gpt.remote.http.blocking import HttpTransport
 
-    if inspect.iscoroutinefunction(backend.complete):
+    if is_awaited(backend):
         return backend if ours else AsyncKept(backend)
     if type(backend) is RemoteBackend and isinstance(backend._transport, (HttpTransport, type(None))):
         return AsyncRemoteBackend(backend.endpoint, None, backend._network)

@@ -6,7 +6,6 @@ that until then the next entry may answer in its place.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections import deque
 from collections.abc import Iterable
@@ -25,6 +24,7 @@ from gpt.backend import (
     host_of,
     identity_of,
     in_threads,
+    is_awaited,
 )
 from gpt.errors import GptError, InvalidRequestError
 from gpt.flows import adrive, drive
@@ -209,7 +209,7 @@ class Fallback(_Falls[Backend]):
         super().__init__(entries, cool_down)
 
     def _fitting(self, backend: Any) -> Backend:
-        if inspect.iscoroutinefunction(backend.complete):
+        if is_awaited(backend):
             raise InvalidRequestError(
                 f"entries: {type(backend).__name__} is for asyncio; it belongs in an AsyncFallback", param="entries"
             )
@@ -324,7 +324,7 @@ class AsyncFallback(_Falls[AsyncBackend]):
         super().__init__(entries, cool_down)
 
     def _fitting(self, backend: Any) -> AsyncBackend:
-        return backend if inspect.iscoroutinefunction(backend.complete) else in_threads(backend)
+        return backend if is_awaited(backend) else in_threads(backend)
 
     def _split(self, backend: AsyncBackend) -> AsyncBackend:
         from gpt.layers.thinking import AsyncSplit

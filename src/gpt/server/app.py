@@ -10,13 +10,12 @@ body is read.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpt.backend import MAX_THREADS, AsyncBackend, Backend, below, in_threads
+from gpt.backend import MAX_THREADS, AsyncBackend, Backend, below, in_threads, is_awaited
 from gpt.errors import GptError, InvalidRequestError
 from gpt.server.asgi import Exchange, Left, Receive, Scope, Send
 from gpt.server.chat import Call, Chat, kind_of
@@ -329,7 +328,7 @@ def _stopping() -> Refused:
 
 def on_asyncio(backend: Any, slots: int | None = None) -> AsyncBackend:
     """The backend itself, if its calls are awaited; a blocking one in as many threads as it has slots, and some more."""
-    if inspect.iscoroutinefunction(backend.complete):
+    if is_awaited(backend):
         awaited: AsyncBackend = backend
         return awaited
     return in_threads(backend, 2 * (slots or below(backend, "slots") or MAX_THREADS) + 4)

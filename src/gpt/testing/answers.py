@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from gpt.backend import Backend, CallOptions, ChunkStream
+from gpt.backend import Backend, CallOptions, ChunkStream, is_awaited
 from gpt.errors import GptError, InvalidRequestError, ReplayError, ResponseError, TransportError
 from gpt.protocol import codec
 from gpt.types import UNSET, ChatCompletionChunk, ChatRequest
@@ -30,7 +29,7 @@ class Answered(NamedTuple):
 
 def check(backend: Any) -> None:
     """Pass if this server can ask the backend. Raises ValueError."""
-    if inspect.iscoroutinefunction(backend.complete):
+    if is_awaited(backend):
         name = type(backend).__name__
         raise ValueError(
             f"reply: {name} is for asyncio, and this server answers by threads; give it {name.removeprefix('Async')}"
